@@ -1,0 +1,72 @@
+# Two commands matter to a reader: `make demo` and `make lab`. Each target builds what it needs.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+PY := $(BIN)/python
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb)) $(sort $(wildcard nbs/tools/*.ipynb))
+LINTED := nbs tests ftlearn/__init__.py ftlearn/__main__.py
+
+# Parallel workers take one thread each: two 2-thread jobs on two cores are ten times slower.
+one_thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo lab test lint sync check wheel evidence pretrain run export format clean
+.DEFAULT_GOAL := demo
+
+# .venv/.run holds the package alone, .venv/.dev and .venv/.lab add that extra; each is redone
+# when pyproject.toml is newer.
+.venv/.%: pyproject.toml
+	@test -x $(PY) || { echo "Building .venv (torch is large; some minutes, once)"; \
+		$(PYTHON) -m venv .venv; }
+	$(PY) -m pip install --disable-pip-version-check -e "$(if $(filter run,$*),.,.[$*])"
+	@touch $@
+
+demo: .venv/.run
+	$(PY) -m ftlearn demo
+
+evidence: .venv/.run
+	$(PY) -m ftlearn evidence
+
+pretrain: .venv/.run
+	$(PY) -m ftlearn pretrain
+
+lab: .venv/.lab
+	$(PY) -m jupyterlab nbs
+
+test: lint sync check
+
+lint: .venv/.dev
+	@echo "== 1/3 ruff"
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+
+sync: .venv/.dev
+	@echo "== 2/3 ftlearn/ is what nbs/ exports, and the notebooks are clean"
+	$(PY) -m pytest -q tests/test_sync.py
+
+# Tests, notebooks and the wheel go to the same two workers, so that neither core waits.
+check: .venv/.dev
+	@echo "== 3/3 tests, every notebook, and the wheel in a fresh environment"
+	$(one_thread) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations 10 \
+		--nbval --nbval-current-env --nbval-sanitize-with nbs/_nbval.cfg \
+		--nbval-cell-timeout 300 --ignore tests/test_sync.py tests nbs
+
+# The same check of the wheel, with its dependencies downloaded as a user's pip would.
+wheel: .venv/.dev
+	$(PY) tests/wheel_check.py --download
+
+export: .venv/.dev
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+run: .venv/.dev
+	printf '%s\n' $(NOTEBOOKS) | $(one_thread) xargs -P $(WORKERS) -n 1 $(PY) nbs/_execute.py
+	$(BIN)/nbdev_clean
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+	$(MAKE) export
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find ftlearn nbs tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+"""Learn fine-tuning by running it.
+
+Names are imported when they are first used, so that `import ftlearn` costs nothing and touches no
+device: `ftlearn.fit`, `from ftlearn import Step` and `import ftlearn.losses` all work.
+"""
+
+from importlib import import_module as _import_module
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "data": "Columns HeldOut generator",
+    "glyphs": "digits",
+    "models": "Normalize glyphnet stages split tap replace_head adapt_input",
+    "losses": "cross_entropy mse binary_cross_entropy",
+    "training": "Step Tick History accumulate train fit evaluate predict train_mode eval_mode "
+    "is_frozen accuracy bf16",
+    "freezing": "freeze unfreeze",
+    "features": "cache linear_probe nearest_class_mean knn",
+    "checkpoint": "save_checkpoint load_checkpoint",
+    "weights": "save_weights load_weights load_into file_sha256 bundled",
+    "explore": "claim house_style show slider table",
+}
+_MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "labels", "command"}
+_WHERE = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name):
+    if name in _WHERE:
+        return getattr(_import_module(f"{__name__}.{_WHERE[name]}"), name)
+    if name in _MODULES:
+        return _import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_WHERE, *_MODULES})

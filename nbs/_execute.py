@@ -1,0 +1,57 @@
+"""Run notebooks in place and store what a reader without a kernel can use.
+
+usage: python nbs/_execute.py NOTEBOOK...
+
+Cells marked `#| eval: false` are left alone. A notebook whose cell fails is not written.
+Live widgets die with their kernel, so of an output that has both forms the HTML one is kept.
+"""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+UNEVALUATED = re.compile(r"^#\s*\|\s*eval:\s*false\s*$", re.M)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class Client(NotebookClient):
+    """Runs every cell but those that say they are not to be run."""
+
+    async def async_execute_cell(self, cell, *args, **kwargs):
+        """Skip or run one cell."""
+        if cell.cell_type == "code" and UNEVALUATED.search(cell.source):
+            cell.outputs = []
+            return cell
+        return await super().async_execute_cell(cell, *args, **kwargs)
+
+
+def keep_html(notebook):
+    """Drop the live form of every widget; refuse one that has no other."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if data.pop(WIDGET, None) and "text/html" not in data:
+                raise ValueError(f"a widget without an HTML form: {cell.source[:60]!r}")
+
+
+def execute(path):
+    """Run one notebook with the kernel of this interpreter and write it back."""
+    started = time.perf_counter()
+    notebook = nbformat.read(path, as_version=4)
+    folder = {"metadata": {"path": str(path.parent)}}
+    quiet = ["--Application.log_level=40"]
+    options = {"timeout": 300, "kernel_name": "python3", "extra_arguments": quiet}
+    Client(notebook, resources=folder, **options).execute()
+    keep_html(notebook)
+    nbformat.write(notebook, path)
+    print(f"{path}: {time.perf_counter() - started:.1f} s, {path.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        execute(Path(name))
