@@ -24,10 +24,11 @@ demo: .venv/.run
 	$(PY) -m ftlearn demo
 
 evidence: .venv/.run
-	$(PY) -m ftlearn evidence
+	$(PY) -m ftlearn evidence --out ftlearn/bundled/labels.json \
+		--figure docs/letters-teach-digits.png
 
 pretrain: .venv/.run
-	$(PY) -m ftlearn pretrain
+	$(PY) -m ftlearn pretrain --out ftlearn/bundled/letters.safetensors
 
 lab: .venv/.lab
 	$(PY) -m jupyterlab nbs

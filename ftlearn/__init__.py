@@ -16,7 +16,7 @@ _PUBLIC = {
     "training": "Step Tick History accumulate train fit evaluate predict train_mode eval_mode "
     "is_frozen accuracy bf16",
     "freezing": "freeze unfreeze",
-    "features": "cache linear_probe nearest_class_mean knn",
+    "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
     "checkpoint": "save_checkpoint load_checkpoint",
     "weights": "save_weights load_weights load_into file_sha256 bundled",
     "explore": "claim house_style show slider table",

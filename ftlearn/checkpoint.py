@@ -62,7 +62,7 @@ def save_checkpoint(path, step, done):
     tensors = {}
     state = dict(
         done=done,
-        modules=step.modules.state_dict(),
+        modules=[module.state_dict() for module in step.modules],
         trainable=_trainable(step),
         optimizer=step.optimizer.state_dict(),
         after=[hook.state_dict() if hasattr(hook, "state_dict") else None for hook in step.after],
@@ -104,6 +104,9 @@ def _check(path, step, state):
     if ours != theirs:
         raise ValueError(f"{path} was saved with optimizer groups of {theirs} parameters, this one "
                          f"has {ours}: build the optimizer as in that run.")
+    if len(state["modules"]) != len(step.modules):
+        raise ValueError(f"{path} was saved with {len(state['modules']) - 1} objectives that "
+                         f"learn, this step has {len(step.modules) - 1}: build it as in that run.")
     if len(state["after"]) != len(step.after):
         raise ValueError(f"{path} was saved with {len(state['after'])} after-hooks, this step has "
                          f"{len(step.after)}: build the step as in that run.")
@@ -130,9 +133,11 @@ def load_checkpoint(path, step):
         shapes are named), phase, optimizer or hooks. Nothing is changed then.
     """
     state = _read(path)
-    check_fit(step.modules, state["modules"], path)
+    for module, saved in zip(step.modules, state["modules"]):
+        check_fit(module, saved, path)
     _check(path, step, state)
-    step.modules.load_state_dict(state["modules"])
+    for module, saved in zip(step.modules, state["modules"]):
+        module.load_state_dict(saved)
     code = [{k: v for k, v in g.items() if callable(v)} for g in step.optimizer.param_groups]
     step.optimizer.load_state_dict(state["optimizer"])
     for group, schedules in zip(step.optimizer.param_groups, code, strict=True):

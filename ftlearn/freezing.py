@@ -3,19 +3,21 @@
 # %% auto #0
 __all__ = ['freeze', 'unfreeze', 'fingerprint']
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-001
+# %% ../nbs/05_freezing.ipynb #05-freezing-014
 import hashlib
+from itertools import chain
 
 import torch
 
 from .training import is_frozen
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-002
+# %% ../nbs/05_freezing.ipynb #05-freezing-015
 def freeze(module):
     """Make a module constant: no gradients, no moving statistics, no dropout.
 
     Every submodule is marked, those without parameters too, and the training loop keeps what is
-    marked in evaluation mode, so that batch normalisation stands still as well.
+    marked in evaluation mode, so that batch normalisation stands still as well. In a loop of
+    your own call `ftlearn.training.train_mode(model)` where you would call `model.train()`.
 
     Parameters
     ----------
@@ -25,32 +27,62 @@ def freeze(module):
     -------
     module : nn.Module
         The same one.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module.
     """
-    for part in module.modules():
+    for part in _module(module, "freeze").modules():
         part.frozen = True
     for p in module.parameters():
         p.requires_grad_(False)
         p.grad = None  # a stale gradient would keep momentum moving it
     return module.eval()
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-003
+
+def _module(module, verb):
+    if isinstance(module, torch.nn.Module):
+        return module
+    raise TypeError(f"{verb} takes a module, not a {type(module).__name__}: pass a part of a model, "
+                    f"such as {verb}(model.layer1) or one of the two that split(model, at) returns.")
+
+# %% ../nbs/05_freezing.ipynb #05-freezing-023
 def unfreeze(module):
-    """Let a module learn again, batch statistics and dropout included. Returns the module.
+    """Let a module learn again, batch statistics and dropout included.
 
     Build a new optimizer and `Step` afterwards: the old ones do not know the parameters.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Returns
+    -------
+    module : nn.Module
+        The same one. It changes to training mode when the next epoch starts.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module.
     """
-    for part in module.modules():
+    for part in _module(module, "unfreeze").modules():
         part.frozen = False
     for p in module.parameters():
         p.requires_grad_(p.is_floating_point())
     return module
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-004
+# %% ../nbs/05_freezing.ipynb #05-freezing-031
 @torch.no_grad()
 def fingerprint(module):
-    """SHA-256 over names, types, shapes and bytes of all parameters and buffers (64 hex digits)."""
+    """SHA-256 over names, types, shapes and bytes of all parameters and buffers.
+
+    Returns 64 hexadecimal digits. It knows nothing of code: two modules with the same tensors
+    and another activation function have the same fingerprint.
+    """
     digest = hashlib.sha256()
-    for name, t in module.state_dict().items():
+    for name, t in chain(module.named_parameters(), module.named_buffers()):
         digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
         digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

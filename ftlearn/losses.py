@@ -3,38 +3,98 @@
 # %% auto #0
 __all__ = ['cross_entropy', 'mse', 'binary_cross_entropy']
 
-# %% ../nbs/03_losses.ipynb #03-losses-001
+# %% ../nbs/03_losses.ipynb #03-losses-022
 import torch
 from torch.nn import functional as F
 
-# %% ../nbs/03_losses.ipynb #03-losses-002
-def _explain(z, y, weight):
-    "One sentence: why these logits and labels do not fit together."
-    if not y.is_floating_point() and y.dtype not in (torch.int64, torch.uint8):
-        return f"The labels are {y.dtype}: class indices must be int64, so pass labels.long()."
-    if z.ndim < 2 or len(z) != len(y):
-        return (f"The model returned shape {tuple(z.shape)} for {len(y)} labels: cross-entropy "
-                "needs logits of shape (examples, classes).")
-    if y.is_floating_point() and y.shape != z.shape:
-        return (f"The labels are {y.dtype} of shape {tuple(y.shape)}: class indices must be int64 "
-                f"(pass labels.long()), probabilities must have the logits' shape {tuple(z.shape)}.")
-    if not y.is_floating_point() and y.shape != z.shape[:1] + z.shape[2:]:
-        return (f"The labels have shape {tuple(y.shape)}, the logits {tuple(z.shape)}: give one "
-                "class index per example.")
-    if weight is not None and len(weight) != z.shape[1]:
-        return f"There are {len(weight)} class weights for {z.shape[1]} classes: give one per class."
-    return (f"The labels run from {y.min().item()} to {y.max().item()}, but the model has "
-            f"{z.shape[1]} outputs: labels must lie in 0..{z.shape[1] - 1}.")
-
-# %% ../nbs/03_losses.ipynb #03-losses-003
+# %% ../nbs/03_losses.ipynb #03-losses-023
 def _tensor(output):
     "The model's output, if it is one tensor."
     if not isinstance(output, torch.Tensor):
-        raise TypeError(f"The model returned a {type(output).__name__}, not a tensor of logits: "
-                        "an objective needs one tensor, so wrap the model or remove extra heads.")
+        raise TypeError(
+            f"The model returned a {type(output).__name__}, not a tensor of logits: an objective "
+            "needs one tensor, so wrap the model or remove extra heads."
+        )
     return output
 
-# %% ../nbs/03_losses.ipynb #03-losses-004
+# %% ../nbs/03_losses.ipynb #03-losses-027
+def _wrong_kind(z, y):
+    "What is wrong with the type or shape of these labels, or an empty text."
+    if y.is_floating_point():
+        if y.shape != z.shape:
+            return (
+                f"The labels are {y.dtype} of shape {tuple(y.shape)}: class indices must be int64 "
+                f"(pass labels.long()), probabilities must have the logits' shape {tuple(z.shape)}."
+            )
+    elif y.dtype not in (torch.int64, torch.uint8):
+        return f"The labels are {y.dtype}: class indices must be int64, so pass labels.long()."
+    elif y.shape != z.shape[:1] + z.shape[2:]:
+        return (
+            f"The labels have shape {tuple(y.shape)}, the logits {tuple(z.shape)}: give one "
+            "class index per example."
+        )
+    return ""
+
+# %% ../nbs/03_losses.ipynb #03-losses-028
+def _explain(z, y, weight, error):
+    "One sentence: why these logits and labels do not fit together."
+    if z.ndim < 2 or len(z) != len(y):
+        return (
+            f"The model returned shape {tuple(z.shape)} for {len(y)} labels: cross-entropy "
+            "needs logits of shape (examples, classes)."
+        )
+    classes = z.shape[1]
+    if sentence := _wrong_kind(z, y):
+        return sentence
+    if weight is not None and len(weight) != classes:
+        return f"There are {len(weight)} class weights for {classes} classes: give one per class."
+    if not y.is_floating_point() and (y.min() < 0 or y.max() >= classes):
+        return (
+            f"The labels run from {y.min().item()} to {y.max().item()}, but the model has "
+            f"{classes} outputs: labels must lie in 0..{classes - 1}."
+        )
+    return f"Cross-entropy failed on logits {tuple(z.shape)} and labels {tuple(y.shape)}: {error}"
+
+# %% ../nbs/03_losses.ipynb #03-losses-032
+def _class_weights(weight):
+    "The class weights as a float32 tensor, or an error."
+    weight = torch.as_tensor(weight, dtype=torch.float32).clone()
+    if weight.ndim != 1 or not (weight >= 0).all() or not weight.isfinite().all():
+        raise ValueError("weight must be one number per class, none of them negative.")
+    return weight
+
+# %% ../nbs/03_losses.ipynb #03-losses-033
+def _check_smoothing(label_smoothing):
+    "An error if the share is not one."
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing is {label_smoothing}: give a number from 0 up to 1.")
+
+# %% ../nbs/03_losses.ipynb #03-losses-037
+_NOBODY = torch.iinfo(torch.int64).min  # the label that torch may ignore: one that nobody uses
+
+
+def _logits(z):
+    "Logits with at least two classes, in float32, or an error."
+    if z.ndim < 2:
+        raise ValueError(
+            f"The model returned shape {tuple(z.shape)}: cross-entropy needs logits of shape "
+            "(examples, classes)."
+        )
+    if z.shape[1] < 2:
+        raise ValueError(
+            "The model has 1 output, and cross-entropy over one class is always 0: use "
+            "binary_cross_entropy, or two outputs."
+        )
+    return z.float()
+
+
+def _target(y):
+    "Probabilities in float32, class indices in int64; what is neither stays, for `_explain`."
+    if y.is_floating_point():
+        return y.float()
+    return y.long() if y.dtype == torch.uint8 else y
+
+# %% ../nbs/03_losses.ipynb #03-losses-040
 def cross_entropy(label_smoothing=0.0, weight=None):
     """Objective for classes: minus the log of the probability that the right class was given.
 
@@ -43,7 +103,8 @@ def cross_entropy(label_smoothing=0.0, weight=None):
     label_smoothing : float in [0, 1)
         Share of the target that is spread evenly over all classes (Szegedy et al., 2016).
     weight : sequence of float, one per class, optional
-        Weights the examples by their class; the mean is the weighted one.
+        Weights the examples by their class. For class indices the mean is the weighted one; for
+        probabilities, as in torch, the weighted sum is divided by the number of examples.
 
     Returns
     -------
@@ -57,40 +118,42 @@ def cross_entropy(label_smoothing=0.0, weight=None):
     ValueError
         If the smoothing or a weight is out of range; later, if logits and labels do not fit.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing is {label_smoothing}: give a number from 0 up to 1.")
-    if weight is not None:
-        weight = torch.as_tensor(weight, dtype=torch.float32)
-        if weight.ndim != 1 or not (weight >= 0).all():
-            raise ValueError("weight must be one number per class, none of them negative.")
+    _check_smoothing(label_smoothing)
+    weight = None if weight is None else _class_weights(weight)
 
     def objective(model, x, y, *_):
         nonlocal weight
         z = _tensor(model(x))
+        logits, target = _logits(z), _target(y)
         if weight is not None:
             weight = weight.to(z.device)  # copies once, then it is there
         try:
-            return F.cross_entropy(z.float(), y, weight, label_smoothing=label_smoothing), z
+            loss = F.cross_entropy(
+                logits, target, weight, ignore_index=_NOBODY, label_smoothing=label_smoothing
+            )
         except (RuntimeError, IndexError, ValueError) as error:
-            raise ValueError(_explain(z, y, weight)) from error
+            raise ValueError(_explain(z, y, weight, error)) from error
+        return loss, z
 
     return objective
 
-# %% ../nbs/03_losses.ipynb #03-losses-005
+# %% ../nbs/03_losses.ipynb #03-losses-056
 def _elementwise(loss):
     "An objective from a loss that compares predictions and targets of one shape."
 
     def objective(model, x, y, *_):
         z = _tensor(model(x))
         if z.shape != y.shape:
-            raise ValueError(f"The model returned shape {tuple(z.shape)} and the targets have "
-                             f"{tuple(y.shape)}: this loss compares them one by one, so make "
-                             "them equal (broadcasting would compare every pair).")
+            raise ValueError(
+                f"The model returned shape {tuple(z.shape)} and the targets have "
+                f"{tuple(y.shape)}: this loss compares them one by one, so make them equal "
+                "(broadcasting would compare every pair)."
+            )
         return loss(z.float(), y.float()), z
 
     return objective
 
-# %% ../nbs/03_losses.ipynb #03-losses-006
+# %% ../nbs/03_losses.ipynb #03-losses-059
 def mse():
     """Objective for numbers: the mean squared error, in squared units of the target.
 
@@ -106,7 +169,7 @@ def mse():
     """
     return _elementwise(F.mse_loss)
 
-# %% ../nbs/03_losses.ipynb #03-losses-007
+# %% ../nbs/03_losses.ipynb #03-losses-063
 def binary_cross_entropy():
     """Objective for independent yes-or-no questions (multi-label): mean over all of them, in nats.
 

@@ -3,16 +3,17 @@
 # %% auto #0
 __all__ = ['Normalize', 'glyphnet', 'stages', 'View', 'split', 'Tap', 'tap', 'replace_head', 'adapt_input']
 
-# %% ../nbs/02_models.ipynb #02-models-013
+# %% ../nbs/02_models.ipynb #02-models-014
 import copy
 import difflib
 from collections import OrderedDict
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
 from torch import fx, nn
 
-# %% ../nbs/02_models.ipynb #02-models-015
+# %% ../nbs/02_models.ipynb #02-models-016
 class Normalize(nn.Module):
     """First module of a model: raw images (n, c, height, width) to floats around zero.
 
@@ -36,19 +37,23 @@ class Normalize(nn.Module):
         super().__init__()
         mean, std = (torch.as_tensor(v, device="cpu").flatten().tolist() for v in (mean, std))
         if len(mean) != len(std) or not min([*std, scale]) > 0:
-            raise ValueError(f"Normalize got mean {mean}, std {std} and scale {scale}: give one "
-                             "mean and one std per channel, with stds and scale above 0.")
+            raise ValueError(
+                f"Normalize got mean {mean}, std {std} and scale {scale}: give one "
+                "mean and one std per channel, with stds and scale above 0."
+            )
         for name, value in {"mean": mean, "std": std, "scale": scale}.items():
             self.register_buffer(name, torch.tensor(value).float().reshape(1, -1, 1, 1))
 
     def forward(self, x):
         channels = self.mean.shape[1]
         if x.ndim != 4 or x.shape[1] not in (1, channels):
-            raise ValueError(f"The model takes a batch of images (n, {channels}, height, width), "
-                             f"but got shape {tuple(x.shape)}.")
+            raise ValueError(
+                f"The model takes a batch of images (n, {channels}, height, width), "
+                f"but got shape {tuple(x.shape)}."
+            )
         return (x.to(self.mean.dtype) / self.scale - self.mean) / self.std
 
-# %% ../nbs/02_models.ipynb #02-models-021
+# %% ../nbs/02_models.ipynb #02-models-022
 def _block(inputs, outputs, stride=1):
     "Two 3x3 convolutions with a shortcut around them."
     from torchvision.models.resnet import BasicBlock
@@ -69,7 +74,7 @@ def _network(classes, widths):
     stages |= {"layer1": _block(a, a), "layer2": _block(a, b, 2), "layer3": _block(b, c, 2)}
     return nn.Sequential(OrderedDict(stages, head=nn.Sequential(*head)))
 
-# %% ../nbs/02_models.ipynb #02-models-022
+# %% ../nbs/02_models.ipynb #02-models-024
 def _whole(number, what):
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"{what} is {number!r}: give a whole number of at least 1.")
@@ -81,9 +86,10 @@ def glyphnet(classes=10, weights=None, widths=(64, 128, 256)):
     Parameters
     ----------
     classes : int
-    weights : str, optional
-        "letters" loads the bundled weights, checked against their SHA-256. They know letters; if
-        `classes` is another number than theirs, the head is new, see `replace_head`.
+    weights : str or Path, optional
+        "letters" for the bundled weights, or a file that `save_weights` wrote; checked against
+        the SHA-256 on its card. Where `classes` is not the file's number, the head is new, as
+        from `replace_head`.
     widths : three ints
         Channels of the three blocks.
 
@@ -97,12 +103,13 @@ def glyphnet(classes=10, weights=None, widths=(64, 128, 256)):
         return _network(classes, widths)
     from ftlearn.weights import bundled, load_into, load_weights
 
-    state, _ = load_weights(bundled(weights))
+    path = weights if str(weights).endswith(".safetensors") else bundled(weights)
+    state, _ = load_weights(path)
     known = len(state["head.2.weight"])
-    model = load_into(_network(known, widths), state, f"The file of {weights!r}")
+    model = load_into(_network(known, widths), state, str(path))
     return model if classes == known else replace_head(model, classes)
 
-# %% ../nbs/02_models.ipynb #02-models-026
+# %% ../nbs/02_models.ipynb #02-models-028
 class _Tracer(fx.Tracer):
     "Opens the named modules; calls to all others stay one node."
 
@@ -115,7 +122,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, name):
         return name not in self.opened
 
-# %% ../nbs/02_models.ipynb #02-models-027
+# %% ../nbs/02_models.ipynb #02-models-030
 def _trace(model, at="", training=False):
     "The graph of `model.forward` with the modules around `at` opened; their modes are restored."
     opened = {at[:i] for i, letter in enumerate(at) if letter == "."}
@@ -127,45 +134,65 @@ def _trace(model, at="", training=False):
         return _Tracer(opened).trace(model)
     except Exception as error:
         reason = str(error).split("\n")[0]
-        raise ValueError(f"The forward of {type(model).__name__} cannot be followed ({reason}): "
-                         "move what depends on values into a submodule.") from error
+        raise ValueError(
+            f"The forward of {type(model).__name__} cannot be followed ({reason}): "
+            "move what depends on values into a submodule."
+        ) from error
     finally:
         for module, mode in zip(modules, modes):
             module.training = mode
 
-# %% ../nbs/02_models.ipynb #02-models-030
+# %% ../nbs/02_models.ipynb #02-models-032
+@contextmanager
+def _unchanged(model):
+    "Remove what tracing leaves on a model."
+    before = set(vars(model))
+    try:
+        yield
+    finally:
+        for name in set(vars(model)) - before:
+            delattr(model, name)
+
+# %% ../nbs/02_models.ipynb #02-models-036
 def _calls(module):
     "Submodules with parameters or buffers that `module.forward` calls, in its order."
     try:
-        nodes = _trace(module).nodes
+        with _unchanged(module):
+            nodes = _trace(module).nodes
         names = [node.target for node in nodes if node.op == "call_module"]
     except ValueError:
         names = [name for name, _ in module.named_children()]
     return [name for name in dict.fromkeys(names) if module.get_submodule(name).state_dict()]
 
-# %% ../nbs/02_models.ipynb #02-models-033
+# %% ../nbs/02_models.ipynb #02-models-040
 def _end(model, index):
     "Name of the first (0) or last (-1) layer with parameters, in the order of forward."
     name = ""
     while True:
         module = model.get_submodule(name)
-        learned = [n for n in _calls(module) if any(True for _ in module.get_submodule(n).parameters())]
+        learned = [
+            n for n in _calls(module) if any(True for _ in module.get_submodule(n).parameters())
+        ]
         if not learned:
             return name
         name = f"{name}.{learned[index]}".strip(".")
 
-# %% ../nbs/02_models.ipynb #02-models-034
+# %% ../nbs/02_models.ipynb #02-models-042
 def _head(model):
     "Name of the final linear layer."
     name = _end(model, -1)
+    if not name:
+        raise ValueError("The model is itself a single layer: put it into an nn.Sequential.")
     layer = model.get_submodule(name)
     if isinstance(layer, nn.Linear) or getattr(layer, "kernel_size", 0) == (1, 1):
         return name
     kind = type(layer).__name__
-    raise ValueError(f"{type(model).__name__} has no linear head: its last layer with parameters "
-                     f"is {name!r}, a {kind}. Append an nn.Linear.")
+    raise ValueError(
+        f"{type(model).__name__} has no linear head: its last layer with parameters "
+        f"is {name!r}, a {kind}. Append an nn.Linear."
+    )
 
-# %% ../nbs/02_models.ipynb #02-models-037
+# %% ../nbs/02_models.ipynb #02-models-046
 def stages(model):
     """The named stages of a model in the order of forward; the last one is always "head".
 
@@ -203,7 +230,7 @@ def _opened(model, names, outer):
 def _size(module):
     return sum(p.numel() for p in module.parameters())
 
-# %% ../nbs/02_models.ipynb #02-models-040
+# %% ../nbs/02_models.ipynb #02-models-050
 def _cut(model, at, training):
     "The graphs before and from `at`; one tensor must be alive between them."
     nodes = list(_trace(model, at, training).nodes)
@@ -219,9 +246,10 @@ def _cut(model, at, training):
     if len(alive) != 1:
         count = len(_alive(nodes, first))
         raise ValueError(f"cannot cut before {at!r}, where {count} tensors are alive")
-    return _part(nodes, nodes[:place], None, *alive), _part(nodes, nodes[place:], *alive)
+    before, after = _part(nodes, nodes[:place], None, *alive), _part(nodes, nodes[place:], *alive)
+    return before, _guarded(after) if any(_in_place(model, n) for n in nodes[place:]) else after
 
-# %% ../nbs/02_models.ipynb #02-models-041
+# %% ../nbs/02_models.ipynb #02-models-052
 def _moving(nodes):
     "The nodes that depend on the input; all others are parameters and what is made of them."
     moving = set()
@@ -236,7 +264,7 @@ def _alive(nodes, place):
     moving, after = _moving(nodes), set(nodes[place:])
     return [n for n in nodes[:place] if n in moving and after & set(n.users)]
 
-# %% ../nbs/02_models.ipynb #02-models-043
+# %% ../nbs/02_models.ipynb #02-models-054
 def _part(nodes, part, start, result=None):
     "A graph of the nodes of one part, from the tensor `start` or to the tensor `result`."
     wanted = _moving(nodes) & set(part)
@@ -253,7 +281,24 @@ def _part(nodes, part, start, result=None):
         graph.output(copies[result])
     return graph
 
-# %% ../nbs/02_models.ipynb #02-models-045
+# %% ../nbs/02_models.ipynb #02-models-056
+def _in_place(model, node):
+    "Whether a node may overwrite its input."
+    if node.op == "call_module":
+        return any(getattr(m, "inplace", False) for m in model.get_submodule(node.target).modules())
+    name = getattr(node.target, "__name__", str(node.target))
+    return bool(node.kwargs.get("inplace")) or node.op.startswith("call") and name.endswith("_")
+
+
+def _guarded(graph):
+    "The same graph on a copy of its input."
+    start = next(iter(graph.nodes))
+    with graph.inserting_after(start):
+        copied = graph.call_method("clone", (start,))
+    start.replace_all_uses_with(copied, delete_user_cb=lambda user: user is not copied)
+    return graph
+
+# %% ../nbs/02_models.ipynb #02-models-058
 class View(nn.Module):
     """Part of a model, sharing its modules, parameters and buffers by identity.
 
@@ -285,7 +330,7 @@ class View(nn.Module):
     def forward(self, x):
         return self.passes[self.training](self, x)
 
-# %% ../nbs/02_models.ipynb #02-models-047
+# %% ../nbs/02_models.ipynb #02-models-060
 def _without_auxiliary(model):
     if getattr(model, "aux_logits", False):
         model.aux_logits = False
@@ -307,7 +352,7 @@ def _near(model, at, count=3):
             break
     return ", ".join(near)
 
-# %% ../nbs/02_models.ipynb #02-models-048
+# %% ../nbs/02_models.ipynb #02-models-062
 def split(model, at):
     """Cut a model before the module `at`: ``head(body(x)) == model(x)``, to the bit.
 
@@ -336,18 +381,19 @@ def split(model, at):
         raise ValueError(f"split got at={at!r}: give the name of a module, such as 'head'.")
     _without_auxiliary(model)
     name = _head(model) if at == "head" else at
-    try:
-        if name not in dict(model.named_modules()):
-            raise ValueError(f"{type(model).__name__} has no module {at!r}")
-        cuts = {mode: _cut(model, name, mode) for mode in (True, False)}
-    except ValueError as error:
-        near = _near(model, at)
-        if not near:
-            raise
-        raise ValueError(f"{error}: choose another place, such as {near}.") from error
-    return tuple(View(model, {m: parts[i] for m, parts in cuts.items()}) for i in (0, 1))
+    with _unchanged(model):
+        try:
+            if name not in dict(model.named_modules()):
+                raise ValueError(f"{type(model).__name__} has no module {at!r}")
+            cuts = {mode: _cut(model, name, mode) for mode in (True, False)}
+        except ValueError as error:
+            near = _near(model, at)
+            if not near:
+                raise
+            raise ValueError(f"{error}: choose another place, such as {near}.") from error
+        return tuple(View(model, {m: parts[i] for m, parts in cuts.items()}) for i in (0, 1))
 
-# %% ../nbs/02_models.ipynb #02-models-062
+# %% ../nbs/02_models.ipynb #02-models-080
 class Tap(nn.Module):
     """A model that returns (logits, features); made by `tap`."""
 
@@ -373,7 +419,7 @@ class Tap(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-# %% ../nbs/02_models.ipynb #02-models-063
+# %% ../nbs/02_models.ipynb #02-models-082
 def tap(model, names):
     """The same model, returning ``(logits, {name: output of that module})``.
 
@@ -395,11 +441,13 @@ def tap(model, names):
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, cutoff=0)
-            raise ValueError(f"{type(model).__name__} has no module {name!r} to tap: "
-                             f"choose from names such as {', '.join(map(repr, near))}.")
+            raise ValueError(
+                f"{type(model).__name__} has no module {name!r} to tap: "
+                f"choose from names such as {', '.join(map(repr, near))}."
+            )
     return Tap(model, names)
 
-# %% ../nbs/02_models.ipynb #02-models-072
+# %% ../nbs/02_models.ipynb #02-models-093
 def _fresh(old, classes):
     "A linear layer like `old` with other outputs, that knows nothing."
     same = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
@@ -413,7 +461,7 @@ def _fresh(old, classes):
         nn.init.zeros_(new.bias)
     return new.train(old.training)
 
-# %% ../nbs/02_models.ipynb #02-models-073
+# %% ../nbs/02_models.ipynb #02-models-095
 def replace_head(model, classes):
     """Give a model a new final layer with `classes` outputs, in place; the rest stays, to the bit.
 
@@ -438,14 +486,12 @@ def replace_head(model, classes):
         If `classes` is no whole number of at least 1, or the model does not end in a linear layer.
     """
     name = _head(_without_auxiliary(model))
-    if not name:
-        raise ValueError("The model is itself a linear layer: put it into an nn.Sequential.")
     old = model.get_submodule(name)
     _whole(classes, f"The new number of classes for the head {name!r} {tuple(old.weight.shape)}")
     model.set_submodule(name, _fresh(old, classes))
     return model
 
-# %% ../nbs/02_models.ipynb #02-models-078
+# %% ../nbs/02_models.ipynb #02-models-103
 def _sharing(old, new):
     "A matrix (new, old): which share of each old channel's weights each new band takes."
     i = torch.arange(max(old, new))
@@ -453,7 +499,7 @@ def _sharing(old, new):
     taken[i % new, i % old] = 1
     return taken / taken.sum(0)
 
-# %% ../nbs/02_models.ipynb #02-models-081
+# %% ../nbs/02_models.ipynb #02-models-107
 def _renormalize(normalize, channels):
     "Give each new band the statistics of its channel; False if the model should stay as it is."
     old = normalize.mean.shape[1]
@@ -463,14 +509,16 @@ def _renormalize(normalize, channels):
         if not torch.equal(value, value[:, i % channels]) and channels < old:
             if channels == 1:
                 return False
-            raise ValueError(f"{old} channels with different statistics cannot become {channels} "
-                             "bands exactly: repeat bands in the data up to "
-                             f"{old}, or adapt to at least {old}.")
+            raise ValueError(
+                f"{old} channels with different statistics cannot become {channels} "
+                "bands exactly: repeat bands in the data up to "
+                f"{old}, or adapt to at least {old}."
+            )
     for name in ("mean", "std"):
         setattr(normalize, name, getattr(normalize, name)[:, i % old][:, :channels].clone())
     return True
 
-# %% ../nbs/02_models.ipynb #02-models-082
+# %% ../nbs/02_models.ipynb #02-models-109
 def adapt_input(model, channels):
     """Convert the first convolution to `channels` inputs, in place, and `Normalize` with it.
 
@@ -496,11 +544,15 @@ def adapt_input(model, channels):
     name = _end(model, 0)
     first = model.get_submodule(name)
     if not name or not isinstance(first, nn.Conv2d) or first.groups != 1:
-        raise ValueError(f"adapt_input needs a model whose first layer is a convolution over all "
-                         f"channels, but {name!r} is {first}.")
+        raise ValueError(
+            f"adapt_input needs a model whose first layer is a convolution over all "
+            f"channels, but {name!r} is {first}."
+        )
     if getattr(model, "transform_input", False):
-        raise ValueError(f"{type(model).__name__} rescales three channels inside forward: set "
-                         "model.transform_input = False and put a Normalize in front.")
+        raise ValueError(
+            f"{type(model).__name__} rescales three channels inside forward: set "
+            "model.transform_input = False and put a Normalize in front."
+        )
     old = first.in_channels
     scales = [m for m in model.modules() if isinstance(m, Normalize)]
     if channels != old and all([_renormalize(m, channels) for m in scales]):

@@ -208,7 +208,7 @@ def bundled(name):
     """
     from importlib.resources import files
 
-    folder = Path(str(files("ftlearn"))) / "weights"
+    folder = Path(str(files("ftlearn"))) / "bundled"
     known = sorted(path.stem for path in folder.glob("*.safetensors"))
     if name not in known:
         raise ValueError(

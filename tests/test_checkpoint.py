@@ -146,7 +146,9 @@ def test_resumed_across_an_unfreeze(tmp_path):
 
 def test_a_phase_is_not_loaded_into_another(tmp_path):
     save_checkpoint(tmp_path / "all.safetensors", build("vgg"), 0)
-    with pytest.raises(ValueError, match="was saved while parameter '.*' was trainable, but it is frozen"):
+    with pytest.raises(
+        ValueError, match="was saved while parameter '.*' was trainable, but it is frozen"
+    ):
         load_checkpoint(tmp_path / "all.safetensors", build("vgg", "head"))
 
 

@@ -1,0 +1,56 @@
+"""The command line: help, exit codes, the demo's honest labels."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ftlearn import labels
+from ftlearn.command import main
+from ftlearn.pretrain import progress
+
+
+def test_help_names_every_command():
+    out = subprocess.run(
+        [sys.executable, "-m", "ftlearn", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for name in ("demo", "pretrain", "evidence"):
+        assert name in out
+
+
+def test_no_command_is_an_error_with_the_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2 and "usage: ftlearn" in capsys.readouterr().err
+
+
+def test_a_wrong_input_is_one_sentence_and_code_2(capsys, tmp_path):
+    out = str(tmp_path / "w.safetensors")
+    assert main(["pretrain", "--source", "cats", "--updates", "1", "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ftlearn: ") and "cats" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_stopping_is_code_130(capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(labels, "evidence", stop)
+    assert main(["evidence"]) == 130
+    assert "what was finished is kept" in capsys.readouterr().err
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
+    assert list(progress(iter(range(3)), 3, "fits", seconds=0)) == [0, 1, 2]
+    assert capsys.readouterr().out.splitlines() == [f"fits: {n} of 3" for n in (1, 2, 3)]
+
+
+def test_the_demo_says_what_is_measured_and_what_is_stored(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(labels, "DEMO", (("probe", (1, 5), 2), ("from scratch", (5,), 0)))
+    path = tmp_path / "figure.png"
+    assert main(["demo", "--figure", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert path.read_bytes().startswith(b"\x89PNG") and str(path) in out
+    assert out.count("(2*)") == 2 and "stored results of `make evidence`" in out
+    assert "make lab" in out

@@ -1,0 +1,35 @@
+"""The README's code runs as printed, and its links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_ten_lines_run_and_do_what_the_page_says(capsys):
+    first = re.findall(r"```python\n(.*?)```", README, re.S)[0]
+    lines = first.strip().splitlines()
+    assert len([line for line in lines if line.strip()]) <= 10
+    names = {}
+    exec("\n".join(lines[:-1]), names)
+    assert eval(lines[-1], names) > 0.9
+    assert "read 1 times" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)", README))
+def test_links_lead_to_files(target):
+    assert (ROOT / target).is_file()
+
+
+def test_the_numbers_are_those_of_the_results_file():
+    from ftlearn.labels import stored, summary
+
+    cells = summary(stored()["rows"])
+    for arm, *values in re.findall(
+        r"^\| ([^|]+?) \| (\.\d{3}) \| (\.\d{3}) \| (\.\d{3}) \| (\.\d{3})", README, re.M
+    ):
+        for labels, value in zip((1, 5, 10, 20), values):
+            assert f"{cells[arm, labels][0]:.3f}"[1:] == value, (arm, labels)

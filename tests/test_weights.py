@@ -1,0 +1,307 @@
+"""weights: what was saved comes back to the bit, and nothing else comes back at all."""
+
+import io
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ftlearn.weights import (
+    WeightsError,
+    bundled,
+    check_fit,
+    file_sha256,
+    load_into,
+    load_weights,
+    save_weights,
+    writing,
+)
+
+
+def net(classes=3):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, classes))
+
+
+@pytest.fixture
+def path(tmp_path):
+    save_weights(tmp_path / "net.safetensors", net().state_dict(), {"recipe": "fresh", "seed": 0})
+    return tmp_path / "net.safetensors"
+
+
+def listing(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+# writing
+
+
+def test_writing_replaces_in_one_step(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with writing(target) as beside:
+        beside.write_text("new")
+        assert target.read_text() == "old" and beside.parent == tmp_path
+    assert target.read_text() == "new" and listing(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("odd")])
+def test_writing_keeps_the_old_file_when_it_fails(tmp_path, error):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(type(error)), writing(target) as beside:
+        beside.write_text("half")
+        raise error
+    assert target.read_text() == "old" and listing(tmp_path) == ["a.txt"]
+
+
+def test_writing_leaves_nothing_when_the_rename_fails(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="read-only"), writing(tmp_path / "a.txt") as beside:
+        beside.write_text("new")
+    assert listing(tmp_path) == []
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    with writing(tmp_path / "a") as one, writing(tmp_path / "a") as two:
+        assert one != two
+        one.write_text("1")
+        two.write_text("2")
+    assert (tmp_path / "a").read_text() == "1" and listing(tmp_path) == ["a"]
+
+
+def test_writing_obeys_the_umask(tmp_path):
+    (tmp_path / "plain").write_text("x")
+    with writing(tmp_path / "ours") as beside:
+        beside.write_text("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_writing_refuses_a_folder_and_a_missing_one(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name"), writing(tmp_path):
+        pass
+    with pytest.raises(FileNotFoundError, match="make it first"), writing(tmp_path / "no" / "a"):
+        pass
+
+
+# saving
+
+
+def test_tensors_and_card_come_back(path):
+    model = net()
+    made = save_weights(path, model.state_dict(), {"recipe": "fresh"})
+    state, card = load_weights(path)
+    assert card == made and card["recipe"] == "fresh" and card["file"] == "net.safetensors"
+    assert card["bytes"] == path.stat().st_size and card["sha256"] == file_sha256(path)
+    assert list(sorted(state)) == sorted(model.state_dict())
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value) and state[name].dtype == value.dtype
+
+
+def test_half_precision_halves_floats_and_keeps_counters(tmp_path):
+    state = net().state_dict()
+    save_weights(tmp_path / "h.safetensors", state, {}, half=True)
+    back, _ = load_weights(tmp_path / "h.safetensors")
+    assert back["0.weight"].dtype == torch.half
+    assert back["1.num_batches_tracked"].dtype == torch.int64
+    assert torch.equal(back["0.weight"].float(), state["0.weight"].half().float())
+    assert load_into(net(), back)[0].weight.dtype == torch.float32
+
+
+def test_half_precision_refuses_what_would_become_infinite(tmp_path):
+    with pytest.raises(ValueError, match="'a' has numbers above 65504"):
+        save_weights(tmp_path / "h.safetensors", {"a": torch.tensor([1e5])}, {}, half=True)
+
+
+def test_the_same_tensors_are_the_same_bytes(tmp_path):
+    state = net().state_dict()
+    one = save_weights(tmp_path / "a.safetensors", state, {})
+    two = save_weights(tmp_path / "b.safetensors", dict(reversed(state.items())), {"x": 1})
+    assert one["sha256"] == two["sha256"]
+
+
+def test_views_and_shared_tensors_are_saved(tmp_path):
+    x = torch.arange(6.0).reshape(2, 3)
+    save_weights(tmp_path / "v.safetensors", {"x": x, "t": x.T, "row": x[1], "again": x}, {})
+    back, _ = load_weights(tmp_path / "v.safetensors")
+    assert torch.equal(back["t"], x.T) and torch.equal(back["again"], x)
+
+
+@pytest.mark.parametrize(
+    "name, state, card, error, says",
+    [
+        ("a.pth", {}, {}, ValueError, "should end in .safetensors"),
+        ("a.safetensors", {"step": 3}, {}, TypeError, "'step' is a int"),
+        ("a.safetensors", {}, {"x": torch.ones(1)}, TypeError, "not JSON serializable"),
+    ],
+)
+def test_what_cannot_be_saved_leaves_nothing(tmp_path, name, state, card, error, says):
+    with pytest.raises(error, match=says):
+        save_weights(tmp_path / name, state, card)
+    assert listing(tmp_path) == []
+
+
+def test_a_failing_save_keeps_the_old_pair(path, monkeypatch):
+    before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
+    with pytest.raises(TypeError):
+        save_weights(path, net().state_dict(), {"x": object()})
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
+
+
+# loading
+
+
+def pickled(_):
+    data = io.BytesIO()
+    torch.save({"a": torch.ones(2)}, data)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda b: b[:-1] + bytes([b[-1] ^ 1]), "was changed: its SHA-256 is"),
+        (lambda b: b[:20] + bytes([b[20] ^ 32]) + b[21:], "was changed"),
+        (lambda b: b[:-1], r"is truncated, \d+ of \d+ bytes"),
+        (lambda b: b[:9], "is truncated"),
+        (lambda b: b + b"\0", "was changed"),
+        (lambda b: b"", "is no safetensors file"),
+        (lambda b: b"<!doctype html><title>404</title>" * 9, "is no safetensors file"),
+        (pickled, "is a pickle, which can run code"),
+        (lambda b: pickle.dumps({"a": list(range(300))}), "is a pickle, which can run code"),
+    ],
+)
+def test_other_bytes_are_refused(path, change, says):
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(WeightsError, match=says):
+        load_weights(path)
+
+
+def test_every_single_byte_counts(tmp_path):
+    path = tmp_path / "s.safetensors"
+    save_weights(path, {"a": torch.ones(2)}, {})
+    good = path.read_bytes()
+    for i in range(len(good)):
+        path.write_bytes(good[:i] + bytes([good[i] ^ 4]) + good[i + 1 :])
+        with pytest.raises(WeightsError):
+            load_weights(path)
+
+
+def test_a_pickle_is_never_opened(path, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "it ran"), "w"))
+
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(WeightsError):
+        load_weights(path)
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_missing_files_and_folders_are_told_apart(path):
+    with pytest.raises(FileNotFoundError, match="There are no weights at"):
+        load_weights(path.with_name("gone.safetensors"))
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        load_weights(path.parent)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match="There is no card"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"bytes": "many", "sha256": ""}', "not json"])
+def test_a_broken_card_is_named(path, text):
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(WeightsError, match="is no card"):
+        load_weights(path)
+
+
+def test_a_hash_from_elsewhere_replaces_the_card(path):
+    right = file_sha256(path)
+    assert load_weights(path, sha256=right.upper())[1]["recipe"] == "fresh"
+    with pytest.raises(WeightsError, match="expected 000000000000"):
+        load_weights(path, sha256="0" * 64)
+    path.with_suffix(".json").unlink()
+    state, card = load_weights(path, sha256=right)
+    assert card == {} and len(state) == len(net().state_dict())
+
+
+def test_a_damaged_file_with_its_own_hash_is_still_refused(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:-4])
+    facts = {"bytes": len(data) - 4, "sha256": file_sha256(path)}
+    path.with_suffix(".json").write_text(json.dumps(facts))
+    with pytest.raises(WeightsError, match="is damaged"):
+        load_weights(path)
+
+
+# into a model
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (lambda s: s.pop("0.weight"), r"has no '0.weight', which is \(4, 1, 3, 3\)"),
+        (lambda s: s.update(more=torch.ones(2)), r"has 'more' \(2,\), which the model has not"),
+        (
+            lambda s: s.update({"3.weight": torch.ones(5, 4)}),
+            r"has '3.weight' as \(5, 4\), but it is \(3, 4\) in the model",
+        ),
+        (
+            lambda s: s.update({"conv.weight": s.pop("0.weight")}),
+            "has no '0.weight'.* Nearest names: conv.weight",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_and_not_copied(change, says):
+    model, state = net(), net().state_dict()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    change(state)
+    with pytest.raises(WeightsError, match=says):
+        load_into(model, state)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_the_first_difference_in_the_order_of_the_model_is_named():
+    state = net(5).state_dict()
+    del state["1.bias"]
+    with pytest.raises(WeightsError, match="^That file has no '1.bias'"):
+        check_fit(net(), state, "That file")
+
+
+def test_load_into_returns_the_same_model_with_these_numbers():
+    source, model = net().eval(), net().eval()
+    assert load_into(model, source.state_dict()) is model
+    x = torch.rand(2, 1, 3, 3)
+    assert torch.equal(model(x), source(x))
+
+
+# what ships
+
+
+def test_bundled_names_what_there_is():
+    with pytest.raises(ValueError, match="No weights 'lettres' are bundled: choose from"):
+        bundled("lettres")
+
+
+def test_what_ships_is_small_and_is_what_its_card_says():
+    from importlib.resources import files
+
+    names = [p.name for p in (files("ftlearn") / "bundled").iterdir()]
+    shipped = [name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors")]
+    assert shipped
+    for name in shipped:
+        state, card = load_weights(bundled(name))
+        assert card["bytes"] <= 3_000_000 and card["recipe"]
+        assert all(v.dtype == torch.half for v in state.values() if v.is_floating_point())
+
+
+def test_a_file_without_tensors_is_a_file(tmp_path):
+    save_file({}, tmp_path / "e.safetensors")
+    digest = file_sha256(tmp_path / "e.safetensors")
+    assert load_weights(tmp_path / "e.safetensors", digest) == ({}, {})
