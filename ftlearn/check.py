@@ -216,8 +216,10 @@ def _numerals01(answer):
     if not chosen:
         return "some are there: neither category nor numeric value shows them, their names do."
     if missing := set(_NUMERALS01) - chosen:
-        return (f"right so far; {len(missing)} more. Numerals have old names too: "
-                "print the name of every candidate.")
+        return (
+            f"right so far; {len(missing)} more. Numerals have old names too: "
+            "print the name of every candidate."
+        )
 
 
 def ex01_2(answer=None):
@@ -511,8 +513,10 @@ def _step04(step):
         return "the weights are not where torch.optim.SGD puts them: mind the sign and the rate."
     if any(p.grad is not None and p.grad.any() for p in mine.parameters()):
         return "the gradients are still there and would be added to the next ones: remove them."
-    if any(p.grad_fn is not None or p.requires_grad is (i == 1)
-           for i, p in enumerate(mine.parameters())):
+    if any(
+        p.grad_fn is not None or p.requires_grad is (i == 1)
+        for i, p in enumerate(mine.parameters())
+    ):
         return "a parameter has changed its requires_grad: leave that as it was."
 
 
@@ -557,8 +561,9 @@ def _mean04(mean):
     loss = torch.nn.functional.cross_entropy
     with torch.no_grad():
         each = [loss(model(x), y).item() for x, y in batches]
-        right = loss(model(torch.cat([x for x, _ in batches])),
-                     torch.cat([y for _, y in batches])).item()
+        right = loss(
+            model(torch.cat([x for x, _ in batches])), torch.cat([y for _, y in batches])
+        ).item()
     value = mean(model, batches)
     if not isinstance(value, float):
         return f"return a float: a {type(value).__name__} may hold every batch's graph in memory."
@@ -737,7 +742,9 @@ def _stores05(names):
 
 def ex05_3(answer=None):
     """The layers that change what they store without any gradient, as a set of names."""
-    return _try("5.3", answer, _stores05, "what has running statistics has a forward pass that writes.")
+    return _try(
+        "5.3", answer, _stores05, "what has running statistics has a forward pass that writes."
+    )
 
 # %% ../nbs/tools/check.ipynb #check-057
 def _body06():
@@ -774,8 +781,11 @@ def _once06(once):
         return f"{min(moved)!r} has moved: evaluation mode, before the body runs."
     if not torch.allclose(h, right, atol=1e-6):
         near = torch.allclose(h.sort(0).values, right.sort(0).values, atol=1e-6)
-        return ("the rows are in another order." if near
-                else "not the features of evaluation mode: dropout or batch statistics are at work.")
+        return (
+            "the rows are in another order."
+            if near
+            else "not the features of evaluation mode: dropout or batch statistics are at work."
+        )
     if [p.training for p in body.modules()] != modes:
         return "the modes are not as they were: one part was in evaluation mode, the others not."
 
@@ -851,8 +861,8 @@ _REASONS06 = {
     "a": "the labels were drawn by lot: what could they say about letters?",
     "b": "what do sizes of weights do before anything is known? Lesson 02 shows it.",
     "c": "a few hits among hundreds of classes are noise among noise.",
-    "d": "to memorise images a network has to tell them apart: what must its filters look at?",
-    "e": "every arm gets the same updates on the same digits.",
+    "d": "each picture kept its label while it was turned, sheared and blurred: what does that teach?",
+    "e": "it gets no more updates on the digits than the network from scratch.",
 }
 
 
@@ -869,4 +879,9 @@ def _reasons06(answer):
 
 def ex06_4(answer=None):
     """Why random-label pretraining helps: a set of letters."""
-    return _try("6.4", answer, _reasons06, "useful sizes and useful directions need no labels.")
+    return _try(
+        "6.4",
+        answer,
+        _reasons06,
+        "useful sizes, and what to ignore, can be learned without an alphabet.",
+    )

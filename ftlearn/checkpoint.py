@@ -33,7 +33,7 @@ def _unpack(value, tensors):
     "The inverse of `_pack`."
     if not isinstance(value, dict):
         return value
-    (kind, content), = value.items()
+    ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
@@ -78,15 +78,18 @@ def _read(path):
     "The state in a file, or one sentence on why it is not there."
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}: give the path that "
-                                "save_checkpoint wrote.")
+        raise FileNotFoundError(
+            f"There is no checkpoint {path}: give the path that save_checkpoint wrote."
+        )
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("ftlearn checkpoint")
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except Exception as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): go back to an "
-                         "earlier checkpoint.") from error
+        raise ValueError(
+            f"{path} is damaged or not a safetensors file ({error}): go back to an "
+            "earlier checkpoint."
+        ) from error
     if text is None:
         raise ValueError(f"{path} holds weights but is no checkpoint: load it with load_weights.")
     return _unpack(json.loads(text), tensors)
@@ -97,19 +100,27 @@ def _check(path, step, state):
     here, there = set(_trainable(step)), set(state["trainable"])
     if odd := sorted(here ^ there):
         was, now = ("frozen", "trainable") if odd[0] in here else ("trainable", "frozen")
-        raise ValueError(f"{path} was saved while parameter {odd[0].split('.', 1)[1]!r} was {was}, "
-                         f"but it is {now} now: freeze and unfreeze as in that phase, then load.")
+        raise ValueError(
+            f"{path} was saved while parameter {odd[0].split('.', 1)[1]!r} was {was}, "
+            f"but it is {now} now: freeze and unfreeze as in that phase, then load."
+        )
     ours = [len(g["params"]) for g in step.optimizer.param_groups]
     theirs = [len(g["params"]) for g in state["optimizer"]["param_groups"]]
     if ours != theirs:
-        raise ValueError(f"{path} was saved with optimizer groups of {theirs} parameters, this one "
-                         f"has {ours}: build the optimizer as in that run.")
+        raise ValueError(
+            f"{path} was saved with optimizer groups of {theirs} parameters, this one "
+            f"has {ours}: build the optimizer as in that run."
+        )
     if len(state["modules"]) != len(step.modules):
-        raise ValueError(f"{path} was saved with {len(state['modules']) - 1} objectives that "
-                         f"learn, this step has {len(step.modules) - 1}: build it as in that run.")
+        raise ValueError(
+            f"{path} was saved with {len(state['modules']) - 1} objectives that "
+            f"learn, this step has {len(step.modules) - 1}: build it as in that run."
+        )
     if len(state["after"]) != len(step.after):
-        raise ValueError(f"{path} was saved with {len(state['after'])} after-hooks, this step has "
-                         f"{len(step.after)}: build the step as in that run.")
+        raise ValueError(
+            f"{path} was saved with {len(state['after'])} after-hooks, this step has "
+            f"{len(step.after)}: build the step as in that run."
+        )
 
 # %% ../nbs/tools/checkpoint.ipynb #checkpoint-012
 def load_checkpoint(path, step):

@@ -19,14 +19,19 @@ def demo(options):
     from ftlearn import labels
 
     began = time.perf_counter()
-    print("A network that has only ever seen printed letters learns to read handwritten digits.\n"
-          "Each number is an accuracy on 597 images by other writers, with the 95 % interval of\n"
-          "the mean over random choices of the labelled images.\n", flush=True)
+    print(
+        "A network that has only ever seen printed letters learns to read handwritten digits.\n"
+        "Each number is an accuracy on 597 images by other writers, with the 95 % interval of\n"
+        "the mean over random choices of the labelled images.\n",
+        flush=True,
+    )
     total = labels.fits(labels.DEMO)
     live = list(progress(labels.measure(labels.everything(), labels.DEMO), total, "fits"))
     rows = labels.stored()["rows"]
-    print(f"\n{labels.report(rows, live)}\n\n(n): number of draws. *: measured now; the others are "
-          "stored results of `make evidence`.")
+    print(
+        f"\n{labels.report(rows, live)}\n\n(n): number of draws. *: measured now; the others are "
+        "stored results of `make evidence`."
+    )
     figure = labels.figure(labels.merged(rows, live))
     path = Path(options.figure)
     figure.savefig(path, dpi=150)
@@ -40,8 +45,10 @@ def pretrain(options):
     from ftlearn.pretrain import pretrain
 
     card = pretrain(options.source, updates=options.updates, seed=options.seed, path=options.out)
-    print(f"{options.out}: accuracy {card['source accuracy']:.3f} on held-out images of the source, "
-          f"{card['bytes'] / 1e6:.2f} MB, SHA-256 {card['sha256'][:16]}...")
+    print(
+        f"{options.out}: accuracy {card['source accuracy']:.3f} on held-out images of the source, "
+        f"{card['bytes'] / 1e6:.2f} MB, SHA-256 {card['sha256'][:16]}..."
+    )
     return 0
 
 
@@ -62,19 +69,31 @@ def parser():
 
     def add(function, **options):
         command = commands.add_parser(
-            function.__name__, help=function.__doc__.split("\n")[0], description=function.__doc__)
+            function.__name__, help=function.__doc__.split("\n")[0], description=function.__doc__
+        )
         command.set_defaults(function=function)
         for name, (default, text) in options.items():
-            command.add_argument(f"--{name}", default=default, type=type(default),
-                                 help=f"{text} (default: {default})")
+            command.add_argument(
+                f"--{name}",
+                default=default,
+                type=type(default),
+                help=f"{text} (default: {default})",
+            )
 
     add(demo, figure=("letters-teach-digits.png", "where to save the figure"))
-    add(pretrain, source=("letters", "letters, random labels or fractals"),
-        updates=(UPDATES, "updates of pretraining"), seed=(0, "seed of everything random"),
-        out=("letters.safetensors", "the weights file; its card is written beside it"))
-    add(evidence, out=("labels.json", "the results file"),
+    add(
+        pretrain,
+        source=("letters", "letters, random labels or fractals"),
+        updates=(UPDATES, "updates of pretraining"),
+        seed=(0, "seed of everything random"),
+        out=("letters.safetensors", "the weights file; its card is written beside it"),
+    )
+    add(
+        evidence,
+        out=("labels.json", "the results file"),
         figure=("letters-teach-digits.png", "where to save the figure"),
-        scratch=(".evidence", "folder for the weights of the controls"))
+        scratch=(".evidence", "folder for the weights of the controls"),
+    )
     return top
 
 

@@ -72,11 +72,15 @@ def cache(module, data, column=0, append=False, amp=None):
         If the module is not frozen, or there is no such column.
     """
     if not is_frozen(module):
-        raise ValueError("cache needs a frozen module, because the features of one that learns go "
-                         "stale: call cache(freeze(module), data).")
+        raise ValueError(
+            "cache needs a frozen module, because the features of one that learns go "
+            "stale: call cache(freeze(module), data)."
+        )
     if not 0 <= column < len(data.columns):
-        raise ValueError(f"There is no column {column}: the set has {len(data.columns)}, "
-                         f"numbered 0 to {len(data.columns) - 1}.")
+        raise ValueError(
+            f"There is no column {column}: the set has {len(data.columns)}, "
+            f"numbered 0 to {len(data.columns) - 1}."
+        )
     with inference(module), amp or contextlib.nullcontext():
         outputs = _run(module, data, column)
     at = len(data.columns) if append else column
@@ -85,7 +89,7 @@ def cache(module, data, column=0, append=False, amp=None):
     new.derived = _derived(data, module, column, at, len(outputs), append)
     return new
 
-# %% ../nbs/06_features.ipynb #06-features-036
+# %% ../nbs/06_features.ipynb #06-features-040
 class Unit(nn.Module):
     """Averages features over places and scales them to length one: only the direction is kept."""
 
@@ -93,7 +97,7 @@ class Unit(nn.Module):
         h = h.flatten(2).mean(2) if h.ndim > 3 else h.flatten(1)
         return F.normalize(h.float(), dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-039
+# %% ../nbs/06_features.ipynb #06-features-043
 class Describe(nn.Module):
     """What several depths of a model say: each averaged over places, length one, side by side.
 
@@ -113,7 +117,7 @@ class Describe(nn.Module):
         _, features = self.tap(x)
         return torch.cat([Unit()(features[name]) for name in self.tap.names], dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-042
+# %% ../nbs/06_features.ipynb #06-features-046
 def _labelled(data):
     "Unit features and labels of a cached set, or an error: each class needs an example."
     h, y = Unit()(data.columns[0]), data.columns[1]
@@ -122,7 +126,7 @@ def _labelled(data):
         raise ValueError(f"Class {min(missing)} has no example: give at least one of each class.")
     return h, y
 
-# %% ../nbs/06_features.ipynb #06-features-045
+# %% ../nbs/06_features.ipynb #06-features-049
 def linear_probe(data, strength=30.0):
     """A linear head by multinomial logistic regression on unit features (scikit-learn's).
 
@@ -144,9 +148,12 @@ def linear_probe(data, strength=30.0):
         If a class has no example.
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     h, y = _labelled(data)
-    found = LogisticRegression(C=strength, max_iter=1000).fit(h.cpu().numpy(), y.cpu().numpy())
+    regression = LogisticRegression(C=strength, max_iter=1000)
+    with threadpool_limits(1):  # so small a problem loses more to threads than it gains
+        found = regression.fit(h.cpu().numpy(), y.cpu().numpy())
     weight, bias = torch.tensor(found.coef_), torch.tensor(found.intercept_)
     if len(weight) == 1:  # two classes: one logit, shared out
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
@@ -159,7 +166,7 @@ def _linear(weight, bias):
     layer.load_state_dict({"weight": weight, "bias": bias})
     return nn.Sequential(Unit(), layer)
 
-# %% ../nbs/06_features.ipynb #06-features-048
+# %% ../nbs/06_features.ipynb #06-features-052
 def nearest_class_mean(data):
     """A linear head that answers with the class whose mean feature is nearest.
 
@@ -170,7 +177,7 @@ def nearest_class_mean(data):
     means = torch.stack([h[y == c].mean(0) for c in range(int(y.max()) + 1)])
     return _linear(means, -means.square().sum(1) / 2)
 
-# %% ../nbs/06_features.ipynb #06-features-051
+# %% ../nbs/06_features.ipynb #06-features-056
 class Neighbours(nn.Module):
     """The votes of the `k` nearest stored features, as logits."""
 
@@ -194,7 +201,7 @@ def knn(data, k=5):
         raise ValueError(f"k is {k}, but there are {len(data)} examples: choose from 1 to that.")
     return Neighbours(Unit()(data.columns[0]), data.columns[1], k)
 
-# %% ../nbs/06_features.ipynb #06-features-054
+# %% ../nbs/06_features.ipynb #06-features-059
 def balanced(guess, rounds=10):
     """Scale soft assignments (n, classes) until every class has about the same total.
 
@@ -205,7 +212,7 @@ def balanced(guess, rounds=10):
         guess = guess / guess.sum(1, keepdim=True)
     return guess
 
-# %% ../nbs/06_features.ipynb #06-features-056
+# %% ../nbs/06_features.ipynb #06-features-062
 def pseudo_labels(pool, rows, rounds=20, sharpness=60.0):
     """Guess the labels of a whole pool from its clusters and a few known labels.
 

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['freeze', 'unfreeze', 'fingerprint']
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-014
+# %% ../nbs/05_freezing.ipynb #05-freezing-016
 import hashlib
 from itertools import chain
 
@@ -11,7 +11,7 @@ import torch
 
 from .training import is_frozen
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-015
+# %% ../nbs/05_freezing.ipynb #05-freezing-017
 def freeze(module):
     """Make a module constant: no gradients, no moving statistics, no dropout.
 
@@ -44,10 +44,12 @@ def freeze(module):
 def _module(module, verb):
     if isinstance(module, torch.nn.Module):
         return module
-    raise TypeError(f"{verb} takes a module, not a {type(module).__name__}: pass a part of a model, "
-                    f"such as {verb}(model.layer1) or one of the two that split(model, at) returns.")
+    raise TypeError(
+        f"{verb} takes a module, not a {type(module).__name__}: pass a part of a model, "
+        f"such as {verb}(model.layer1) or one of the two that split(model, at) returns."
+    )
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-023
+# %% ../nbs/05_freezing.ipynb #05-freezing-025
 def unfreeze(module):
     """Let a module learn again, batch statistics and dropout included.
 
@@ -73,7 +75,7 @@ def unfreeze(module):
         p.requires_grad_(p.is_floating_point())
     return module
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-031
+# %% ../nbs/05_freezing.ipynb #05-freezing-034
 @torch.no_grad()
 def fingerprint(module):
     """SHA-256 over names, types, shapes and bytes of all parameters and buffers.

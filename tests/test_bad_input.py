@@ -172,7 +172,7 @@ ROWS = [
     # models
     ("an unknown stage", ValueError, "'layer9'.*layer3", lambda d: split(glyphnet(), "layer9")),
     ("a cut inside a residual block", ValueError, "cannot cut|[Cc]annot", lambda d: split(glyphnet(), "layer2.conv2")),
-    ("a head of no classes", ValueError, "classes is 0", lambda d: replace_head(glyphnet(), 0)),
+    ("a head of no classes", ValueError, "number of classes for the head .* is 0", lambda d: replace_head(glyphnet(), 0)),
     ("a model without a linear head", ValueError, "has no linear head", lambda d: replace_head(nn.Sequential(nn.Conv2d(1, 2, 3)), 3)),
     ("no channels", ValueError, "channels is 0", lambda d: adapt_input(glyphnet(), 0)),
     ("an image without a batch", ValueError, r"got shape \(8, 8\)", lambda d: glyphnet()(torch.zeros(8, 8))),

@@ -126,7 +126,10 @@ def test_marks_follow_their_columns_through_a_chain():
     linear, two = freeze(nn.Linear(3, 3)), freeze(Two())
     once = cache(linear, four())
     both = cache(freeze(nn.Identity()), once, append=True)
-    assert both.derived == {0: fingerprint(linear), 2: f"{fingerprint(linear)}+{fingerprint(nn.Identity())}"}
+    assert both.derived == {
+        0: fingerprint(linear),
+        2: f"{fingerprint(linear)}+{fingerprint(nn.Identity())}",
+    }
     chain = cache(two, both)  # three columns where there was one: the last mark moves by two
     start = f"{fingerprint(linear)}+"
     assert set(chain.derived) == {0, 1, 2, 4} and chain.derived[4] == both.derived[2]
@@ -206,7 +209,10 @@ def test_only_the_direction_counts(name):
     head, strong = HEADS[name](data), HEADS[name](data.like(5 * data.columns[0], data.columns[1]))
     assert torch.allclose(predict(head, data), predict(strong, data), atol=1e-3)
     maps = torch.randn(8, 6, 1, 1)
-    assert torch.equal(Unit()(maps), Unit()(maps.flatten(1))) and Unit()(maps.bfloat16()).dtype == torch.float32
+    assert (
+        torch.equal(Unit()(maps), Unit()(maps.flatten(1)))
+        and Unit()(maps.bfloat16()).dtype == torch.float32
+    )
 
 
 def test_the_probe_can_be_trained_on_from_where_it_is():

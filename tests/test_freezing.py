@@ -19,7 +19,9 @@ def optimizer(module, kind=torch.optim.AdamW, **settings):
 
 def update(model, images, epochs=2):
     data = Columns(*images, batch_size=8, shuffle=True)
-    return fit(Step(model, cross_entropy(), optimizer(model, weight_decay=0.1)), data, epochs=epochs)
+    return fit(
+        Step(model, cross_entropy(), optimizer(model, weight_decay=0.1)), data, epochs=epochs
+    )
 
 
 def bits(module):
@@ -194,4 +196,6 @@ def test_fingerprint_sees_names_types_shapes_and_unsaved_buffers():
         named("a", torch.zeros(())),
     ]
     assert len(set(prints)) == len(prints)
-    assert named("a", torch.arange(6.0).view(2, 3).T) == named("a", torch.tensor([[0.0, 3], [1, 4], [2, 5]]))
+    assert named("a", torch.arange(6.0).view(2, 3).T) == named(
+        "a", torch.tensor([[0.0, 3], [1, 4], [2, 5]])
+    )
