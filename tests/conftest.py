@@ -6,10 +6,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # bit-equality on a
 
 import pytest
 import torch
-from torch import nn
-from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.models.vgg import VGG, make_layers
-from torchvision.models.vision_transformer import VisionTransformer
+from families import FAMILIES
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -23,30 +20,6 @@ def device(request):
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     return torch.device(request.param)
-
-
-def small_resnet():
-    """A ResNet: batch normalisation."""
-    return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
-
-
-def small_vgg():
-    """A VGG: batch normalisation and dropout."""
-    layers = make_layers([16, "M", 32, "M", 64, 64, "M"], batch_norm=True)
-    model = VGG(layers, num_classes=10)
-    model.avgpool = nn.AdaptiveAvgPool2d(1)
-    model.classifier = nn.Sequential(
-        nn.Linear(64, 32), nn.ReLU(True), nn.Dropout(), nn.Linear(32, 10)
-    )
-    return model
-
-
-def small_vit():
-    """A vision transformer: layer norm, dropout, attention, free parameters."""
-    return VisionTransformer(32, 16, 2, 2, 16, 32, dropout=0.1, num_classes=10)
-
-
-FAMILIES = {"resnet": small_resnet, "vgg": small_vgg, "vit": small_vit}
 
 
 @pytest.fixture(params=FAMILIES)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -73,8 +74,6 @@ def dataset():
 
 def build(family, part="all"):
     """A step whose run is exercised by dropout, statistics, momentum, a hook and a schedule."""
-    from conftest import FAMILIES
-
     torch.manual_seed(0)
     model, objective = FAMILIES[family](), Projected()
     if part == "head":

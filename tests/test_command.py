@@ -43,7 +43,7 @@ def test_stopping_is_code_130(capsys, monkeypatch):
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     assert list(progress(iter(range(3)), 3, "fits", seconds=0)) == [0, 1, 2]
-    assert capsys.readouterr().out.splitlines() == [f"fits: {n} of 3" for n in (1, 2, 3)]
+    assert capsys.readouterr().out.splitlines() == [f"fits: {n} of 3, 0 s" for n in (1, 2, 3)]
 
 
 def test_the_demo_says_what_is_measured_and_what_is_stored(capsys, tmp_path, monkeypatch):

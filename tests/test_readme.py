@@ -16,7 +16,7 @@ def test_the_ten_lines_run_and_do_what_the_page_says(capsys):
     names = {}
     exec("\n".join(lines[:-1]), names)
     assert eval(lines[-1], names) > 0.9
-    assert "read 1 times" in capsys.readouterr().out
+    assert "read 1 time)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)", README))
@@ -25,11 +25,12 @@ def test_links_lead_to_files(target):
 
 
 def test_the_numbers_are_those_of_the_results_file():
-    from ftlearn.labels import stored, summary
+    from ftlearn.labels import ARMS, stored, summary
 
     cells = summary(stored()["rows"])
-    for arm, *values in re.findall(
-        r"^\| ([^|]+?) \| (\.\d{3}) \| (\.\d{3}) \| (\.\d{3}) \| (\.\d{3})", README, re.M
-    ):
+    row = r"^\| ([^|]+?) \| (\.\d{3}) \| (\.\d{3}) \| (\.\d{3}) \| (\.\d{3})"
+    table = re.findall(row, README, re.M)
+    assert [arm for arm, *_ in table] == list(ARMS)
+    for arm, *values in table:
         for labels, value in zip((1, 5, 10, 20), values):
             assert f"{cells[arm, labels][0]:.3f}"[1:] == value, (arm, labels)
