@@ -17,8 +17,12 @@ _PUBLIC = {
     "is_frozen accuracy bf16",
     "freezing": "freeze unfreeze",
     "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
+    "photos": "Preprocess open_image",
+    "survey": "audit",
+    "folder": "image_folder Photos",
+    "backbones": "backbone",
     "checkpoint": "save_checkpoint load_checkpoint",
-    "weights": "save_weights load_weights load_into file_sha256 bundled",
+    "weights": "save_weights load_weights load_into file_sha256 bundled download",
     "explore": "claim house_style show slider table",
 }
 _MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "labels", "command"}

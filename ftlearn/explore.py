@@ -163,7 +163,7 @@ def overlapping_labels(figure):
 
 # %% ../nbs/tools/explore.ipynb #explore-027
 def images(x, titles=None, marked=(), columns=10, size=0.6):
-    """A figure with a wall of grey images, (n, height, width) or (n, 1, height, width).
+    """A figure with a wall of images: grey (n, height, width), (n, 1, ...), or RGB (n, 3, ...).
 
     Parameters
     ----------
@@ -180,7 +180,9 @@ def images(x, titles=None, marked=(), columns=10, size=0.6):
     for i, axis in enumerate(axes.flat):
         axis.set_axis_off()
         if i < len(x):
-            axis.imshow(x[i].reshape(x[i].shape[-2:]), cmap="gray_r", interpolation="nearest")
+            rgb = x.ndim == 4 and x.shape[1] == 3
+            picture = np.moveaxis(x[i], 0, 2) if rgb else x[i].reshape(x[i].shape[-2:])
+            axis.imshow(picture, cmap="gray_r", interpolation="nearest")
         if i < len(x) and titles is not None:
             cross, colour = ("× ", COLOURS[1]) if i in marked else ("", _INK)
             axis.set_title(f"{cross}{titles[i]}", color=colour, fontsize=9, loc="center", pad=2)

@@ -142,7 +142,7 @@ def progress(items, total, title, seconds=10):
     for n, item in enumerate(items, 1):
         yield item
         now = time.perf_counter()
-        if now - said > seconds or n == total:
+        if now - said > seconds or (n == total and said > began):
             print(f"{title}: {n} of {total}, {now - began:.0f} s", flush=True)
             said = now
 

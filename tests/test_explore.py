@@ -234,3 +234,12 @@ def test_table_as_text_and_html():
 def test_bad_tables_are_refused(rows, header):
     with pytest.raises(ValueError, match="header|entries"):
         explore.table(rows, header)
+
+
+def test_images_shows_colours_where_there_are_three_channels():
+    x = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+    x[0, 0] = 255
+    figure = explore.images(x, titles=["red", "black"])
+    shown = figure.axes[0].images[0].get_array()
+    assert shown.shape == (4, 5, 3) and (shown[..., 0] == 255).all() and (shown[..., 1:] == 0).all()
+    assert explore.overlapping_labels(figure) == []

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from ftlearn.models import (
     View,
     adapt_input,
     glyphnet,
+    named,
     replace_head,
     split,
     stages,
@@ -312,6 +314,72 @@ def test_glyphnet_is_cut_everywhere():
     model, x = glyphnet(), torch.randint(17, (4, 1, 8, 8), dtype=torch.uint8)
     for at, _ in stages(model):
         assert_cut(model, x, at)
+
+
+# ---- names ----
+
+
+def behind(model):
+    return nn.Sequential(OrderedDict(normalize=Normalize([0.5] * 3, [0.2] * 3), net=model))
+
+
+@pytest.mark.parametrize(
+    "at, full",
+    [
+        ("layer4", "net.layer4"),
+        ("layer4.1", "net.layer4.1"),
+        ("net.layer4", "net.layer4"),
+        ("layer4.0.downsample", "net.layer4.0.downsample"),
+        ("net", "net"),
+        ("fc", "net.fc"),
+        ("head", "net.fc"),
+    ],
+)
+def test_the_end_of_a_name_is_enough_where_no_other_module_has_it(at, full):
+    model = behind(weightless("resnet18"))
+    assert named(model, at) == full
+    if at != "layer4.0.downsample" and at != "net":
+        ours, theirs = split(model, at), split(model, full if at != "head" else "head")
+        for one, two in zip(ours, theirs):
+            assert list(one.state_dict()) == list(two.state_dict())
+
+
+def test_a_complete_name_comes_before_an_ending():
+    model = weightless("resnet18")
+    assert named(model, "conv1") == "conv1" and named(model, "layer1.0.conv1") == "layer1.0.conv1"
+
+
+def test_the_end_of_a_name_is_whole_words():
+    for at in ("ayer4", "et.layer4", "4.", ".layer4"):
+        with pytest.raises(ValueError, match=f"Sequential has no module '{at}': choose"):
+            named(behind(weightless("resnet18")), at)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "densenet121", "swin_t", "mnasnet0_5"])
+def test_a_stage_keeps_its_name_behind_a_wrapper_or_is_refused_with_the_full_one(name):
+    model = weightless(name)
+    whole = behind(model)
+    everything = [n for n, _ in whole.named_modules()]
+    for at, _ in stages(model)[:-1]:
+        if sum(n.endswith(f".{at}") for n in everything) == 1:
+            assert named(whole, at) == f"net.{at}"
+        else:
+            with pytest.raises(ValueError, match=f"modules that end in '{at}': .*'net.{at}'"):
+                named(whole, at)
+    assert named(whole, "head") == f"net.{named(model, 'head')}"
+
+
+def test_a_short_name_is_cut_and_tapped_like_the_full_one():
+    model = behind(cheap("resnet18", num_classes=5)).eval()
+    x = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    body, head = split(model, "layer3")
+    with torch.no_grad():
+        whole, h = model(x), body(x)
+        assert torch.equal(head(h), whole)
+        logits, seen = tap(model, ["layer2", "net.layer2", "head"])(x)
+    assert list(seen) == ["layer2", "net.layer2", "head"] and torch.equal(logits, whole)
+    assert torch.equal(seen["layer2"], h) and torch.equal(seen["net.layer2"], h)
+    assert torch.equal(seen["head"], whole)
 
 
 # ---- views ----
@@ -621,7 +689,10 @@ def rows():
         (lambda: split(Wild(), "fc"), "Wild cannot be followed .*into a submodule"),
         (lambda: split(bare, "head"), "no linear head.*'1', a BatchNorm2d"),
         (lambda: stages(bare), "no linear head"),
-        (lambda: tap(resnet, ["layer9"]), "no module 'layer9' to tap: choose .*'layer"),
+        (lambda: tap(resnet, ["layer9"]), "no module 'layer9': choose .*'layer"),
+        (lambda: named(resnet, "layer"), "no module 'layer': choose .*'layer"),
+        (lambda: split(resnet, "bn2"), "8 modules that end in 'bn2': choose .*'layer1.0.bn2'"),
+        (lambda: tap(resnet, "conv2"), "8 modules that end in 'conv2': choose .*'layer1.0.conv2'"),
         (lambda: replace_head(resnet, 0), r"head 'fc' \(1000, 512\) is 0: give a whole number"),
         (lambda: replace_head(resnet, 2.5), "is 2.5: give a whole number"),
         (lambda: replace_head(bare, 3), "Append an nn.Linear"),
@@ -641,10 +712,10 @@ def rows():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("i", range(27))
+@pytest.mark.parametrize("i", range(30))
 def test_bad_input_gets_one_clear_sentence(i):
     table = rows()
-    assert len(table) == 27
+    assert len(table) == 30
     call, message = table[i]
     with pytest.raises(ValueError, match=message) as caught:
         call()

@@ -1,12 +1,20 @@
 """weights: what was saved comes back to the bit, and nothing else comes back at all."""
 
+import errno
+import hashlib
 import io
 import json
 import os
 import pickle
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
+from loopback import shelf
 from safetensors.torch import save_file
 from torch import nn
 
@@ -14,6 +22,7 @@ from ftlearn.weights import (
     WeightsError,
     bundled,
     check_fit,
+    download,
     file_sha256,
     load_into,
     load_weights,
@@ -305,3 +314,257 @@ def test_a_file_without_tensors_is_a_file(tmp_path):
     save_file({}, tmp_path / "e.safetensors")
     digest = file_sha256(tmp_path / "e.safetensors")
     assert load_weights(tmp_path / "e.safetensors", digest) == ({}, {})
+
+
+# from the web
+
+DATA = bytes(range(256)) * 400  # 102,400 bytes
+SHA = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def server():
+    with shelf() as server:
+        server.files["net.pth"] = DATA
+        yield server
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    """`download` of the server's file with short waits; keywords change what is asked for."""
+
+    def call(name="net.pth", sha256=SHA, **options):
+        options = {"folder": tmp_path, "timeout": 5.0, "pause": 0, "progress": False, **options}
+        return download(server.url(name), sha256, **options)
+
+    return call
+
+
+def one_sentence(error):
+    text = str(error.value)
+    return text.endswith(".") and "\n" not in text and len(text) < 400
+
+
+def test_a_file_is_fetched_once(server, fetch, tmp_path):
+    assert fetch() == tmp_path / "net.pth"
+    assert (tmp_path / "net.pth").read_bytes() == DATA and listing(tmp_path) == ["net.pth"]
+    assert fetch() == fetch(sha256=SHA[:8]) == fetch(sha256=SHA.upper()) == tmp_path / "net.pth"
+    assert server.asked == [None] and sum(server.sent) == len(DATA)
+
+
+def test_the_place_is_the_cache_of_torch(server, fetch, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    path = fetch(folder=None)
+    assert path == tmp_path / "home" / "hub" / "checkpoints" / "net.pth"
+    assert path == Path(torch.hub.get_dir()) / "checkpoints" / "net.pth"
+
+
+def test_what_torch_has_put_there_is_found_without_a_request(server, fetch, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "net.pth").write_bytes(DATA)
+    assert fetch(folder=None, sha256=SHA[:8]) == folder / "net.pth" and server.asked == []
+
+
+def test_a_wrong_file_that_was_there_is_neither_used_nor_lost(server, fetch, tmp_path):
+    (tmp_path / "net.pth").write_bytes(b"something else")
+    with pytest.raises(WeightsError, match="move it away to download it again") as error:
+        fetch()
+    assert one_sentence(error) and server.asked == []
+    assert (tmp_path / "net.pth").read_bytes() == b"something else"
+
+
+def test_an_empty_folder_has_no_such_file(server, fetch, tmp_path):
+    with pytest.raises(WeightsError, match="There is no file at http.*gone.pth .404") as error:
+        fetch("gone.pth")
+    assert one_sentence(error) and len(server.asked) == 1 and "gone.pth" not in listing(tmp_path)
+
+
+@pytest.mark.parametrize("code, asked", [(403, 1), (429, 3), (503, 3)])
+def test_a_server_that_refuses_is_asked_again_if_that_may_help(server, fetch, code, asked):
+    server.status = [code] * 9
+    with pytest.raises(WeightsError, match=f"answered {code} .*give a local file") as error:
+        fetch()
+    assert one_sentence(error) and len(server.asked) == asked
+
+
+def test_a_server_that_is_busy_for_a_moment(server, fetch):
+    server.status = [503]
+    assert fetch().read_bytes() == DATA and len(server.asked) == 2
+
+
+def test_a_connection_that_drops_is_taken_up_again(server, fetch, tmp_path):
+    server.cuts = [30_000, 20_000]
+    assert fetch().read_bytes() == DATA and listing(tmp_path) == ["net.pth"]
+    assert server.asked == [None, "bytes=30000-", "bytes=50000-"]
+    assert sum(server.sent) == len(DATA)
+
+
+def test_a_connection_that_drops_before_the_answer(server, fetch):
+    server.status = [None]
+    assert fetch().read_bytes() == DATA and len(server.asked) == 2
+
+
+def test_what_stays_truncated_is_kept_for_the_next_call(server, fetch, tmp_path):
+    server.cuts = [30_000, 20_000, 10_000]
+    with pytest.raises(WeightsError, match="was cut off at 60000 of 102400 bytes") as error:
+        fetch()
+    assert one_sentence(error) and listing(tmp_path) == ["net.pth.partial"]
+    assert (tmp_path / "net.pth.partial").read_bytes() == DATA[:60_000]
+    assert fetch().read_bytes() == DATA and sum(server.sent) == len(DATA)
+
+
+def test_a_server_without_ranges_starts_again(server, fetch):
+    server.ranges, server.cuts = False, [30_000]
+    assert fetch().read_bytes() == DATA
+    assert sum(server.sent) == 30_000 + len(DATA)
+
+
+def test_a_server_that_does_not_say_how_long_the_file_is(server, fetch, capsys):
+    server.length = False
+    assert fetch(progress=True).read_bytes() == DATA
+
+
+def test_a_wrong_hash_names_both_and_leaves_nothing(server, fetch, tmp_path):
+    server.files["net.pth"] = DATA[:-1] + b"!"
+    found = hashlib.sha256(server.files["net.pth"]).hexdigest()
+    with pytest.raises(WeightsError, match=f"has SHA-256 {found}, not {SHA}: it was rem") as error:
+        fetch()
+    assert one_sentence(error) and listing(tmp_path) == [] and len(server.asked) == 1
+
+
+@pytest.mark.parametrize("old", [b"not the beginning", b"x" * len(DATA), b"x" * 200_000])
+def test_a_partial_file_of_something_else_is_not_held_against_the_server(
+    server, fetch, tmp_path, old
+):
+    (tmp_path / "net.pth.partial").write_bytes(old)
+    assert fetch().read_bytes() == DATA and len(server.asked) == 2
+
+
+def test_a_partial_file_that_only_lacks_its_name(server, fetch, tmp_path):
+    (tmp_path / "net.pth.partial").write_bytes(DATA)
+    assert fetch().read_bytes() == DATA and server.sent == []
+
+
+def test_a_partial_file_longer_than_what_a_server_without_ranges_sends(server, fetch, tmp_path):
+    server.ranges = False
+    (tmp_path / "net.pth.partial").write_bytes(DATA + b"more")
+    assert fetch().read_bytes() == DATA
+
+
+def test_a_slow_server_is_not_a_stalled_one(server, fetch):
+    server.trickle = 8_192  # 13 pieces, 50 ms apart: longer in all than the timeout
+    assert fetch(timeout=0.5).read_bytes() == DATA and len(server.asked) == 1
+
+
+def test_a_stalled_server_is_left_after_the_timeout(server, fetch, tmp_path):
+    server.stall_at = 20_000
+    with pytest.raises(WeightsError, match="got nothing for 0.25 s at 60000 of 102400") as error:
+        fetch(timeout=0.25)
+    assert one_sentence(error) and listing(tmp_path) == ["net.pth.partial"]
+    server.stall_at = None
+    assert fetch().read_bytes() == DATA and sum(server.sent) == len(DATA)
+
+
+def test_a_server_that_never_answers(monkeypatch, tmp_path):
+    import socket
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/net.pth"
+        with pytest.raises(WeightsError, match="got nothing for 0.05 s: call again"):
+            download(url, SHA, tmp_path, False, timeout=0.05, pause=0)
+    with pytest.raises(WeightsError, match="There is no connection to 127.0.0.1:.*refused"):
+        download(url, SHA, tmp_path, False)
+
+
+def test_offline_gets_a_sentence_at_once_with_what_works(server, fetch, monkeypatch):
+    import socket
+
+    def unknown(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(WeightsError, match="Name or service not known") as error:
+        fetch()
+    assert "weights=..., or use backbone='letters', which ships" in str(error.value)
+    assert one_sentence(error) and server.asked == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread here")
+def test_ctrl_c_in_the_middle_and_a_second_call(server, fetch, tmp_path):
+    main, seen = threading.main_thread().ident, []
+    server.stall_at = 40_000
+
+    def interrupt():
+        partial = tmp_path / "net.pth.partial"
+        while not partial.exists():
+            pass
+        seen.append(listing(tmp_path))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    server.at_stall = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        fetch()
+    server.stall_at = None
+    kept = (tmp_path / "net.pth.partial").stat().st_size
+    assert seen == [["net.pth.partial"]] == [listing(tmp_path)] and kept <= 40_000
+    assert fetch().read_bytes() == DATA and listing(tmp_path) == ["net.pth"]
+    assert server.asked == [None, f"bytes={kept}-" if kept else None]
+    assert sum(server.sent) == len(DATA) + 40_000 - kept
+
+
+def test_several_at_once_write_one_good_file(server, fetch, tmp_path):
+    server.trickle = 10_240
+    with ThreadPoolExecutor(6) as pool:
+        paths = list(pool.map(lambda _: fetch(), range(6)))
+    assert paths == [tmp_path / "net.pth"] * 6 and paths[0].read_bytes() == DATA
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk(server, fetch, tmp_path):
+    (tmp_path / "net.pth.partial").symlink_to("/dev/full")
+    with pytest.raises(WeightsError, match="Cannot write to .*No space left") as error:
+        fetch()
+    assert one_sentence(error) and "TORCH_HOME" in str(error.value)
+
+
+def test_a_folder_that_cannot_be_made_or_written(server, fetch, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WeightsError, match="Cannot write to .*file"):
+        fetch(folder=tmp_path / "file" / "cache")
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(WeightsError, match="Permission denied.: free some space"):
+        fetch()
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "net.pth", "ftp://host/net.pth", "https://host/", "https://h/a b"]
+)
+def test_only_addresses_of_files_on_the_web_are_asked(url, tmp_path):
+    with pytest.raises(WeightsError, match="is no address of a file on the web") as error:
+        download(url, SHA, tmp_path)
+    assert one_sentence(error)
+
+
+@pytest.mark.parametrize("sha256", ["", "abc", None, "z" * 64, SHA + "0"])
+def test_a_hash_is_asked_for(fetch, sha256):
+    with pytest.raises(WeightsError, match="give at least its first 8 hexadecimal digits"):
+        fetch(sha256=sha256)
+
+
+def test_progress_is_a_line_where_there_is_no_terminal(fetch, capsys):
+    fetch(progress=True)
+    assert capsys.readouterr().out == "net.pth: 102kB of 102kB\n"
+
+
+def test_progress_is_a_bar_in_a_terminal(fetch, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    fetch(progress=True)
+    said = capsys.readouterr()
+    assert said.out == "" and "net.pth:" in said.err and "102k" in said.err
