@@ -15,7 +15,7 @@ _PUBLIC = {
     "losses": "cross_entropy mse binary_cross_entropy",
     "training": "Step Tick History accumulate train fit evaluate predict train_mode eval_mode "
     "is_frozen accuracy bf16",
-    "freezing": "freeze unfreeze",
+    "freezing": "freeze unfreeze report",
     "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
     "photos": "Preprocess open_image",
     "survey": "audit",

@@ -716,37 +716,61 @@ def ex05_2(answer=None):
     return _try("5.2", answer, _moved05, "weights and buffers, compared with a copy, bit by bit.")
 
 # %% ../nbs/tools/check.ipynb #check-054
-_LAYERS05 = {
-    "BatchNorm2d": "",
-    "InstanceNorm2d(track_running_stats=True)": "it stores statistics like a batch normalisation's.",
-    "BatchNorm2d(momentum=0)": "its mean and variance stay: what is the third buffer?",
-    "LayerNorm": "it scales each example by itself and stores nothing but its weights.",
-    "GroupNorm": "it scales each example by itself and stores nothing but its weights.",
-    "Dropout": "its output changes, but what does it store?",
-    "InstanceNorm2d": "it scales each example by itself and, unless told to, stores nothing.",
-}
+def _state05(name, part, learns):
+    "A hint if a module is not in the state that the cut asks for."
+    from torch import nn
 
+    norm = isinstance(part, nn.BatchNorm2d)
+    own = [p.requires_grad for p in part.parameters(recurse=False)]
+    if any(own) and norm:
+        return f"the weights of {name!r}, a batch normalisation, learn."
+    if any(own) and not learns:
+        return f"{name!r} learns, but it is before the cut: earlier calls leave their marks."
+    if not all(own) and learns and not norm:
+        return f"{name!r} does not learn, but it is not before the cut."
+    if part.training and norm:
+        return f"{name!r} is in training mode when the next epoch starts: is it marked?"
 
-def _stores05(names):
-    names = {names} if isinstance(names, str) else {str(name) for name in names}
-    right = set(list(_LAYERS05)[:3])
-    if strange := names - set(_LAYERS05):
-        return f"{min(strange)!r} is not one of the seven."
-    if wrong := names - right:
-        return f"not {min(wrong)}: {_LAYERS05[min(wrong)]}"
-    if "BatchNorm2d" not in names:
-        return "the one that this lesson is about is missing."
-    if missing := right - names:
-        return f"right so far, but {min(missing)} is missing: {_LAYERS05[min(missing)]}"
+# %% ../nbs/tools/check.ipynb #check-055
+def _cut05(model, at, found):
+    "A hint if the model, or the list for the optimizer, does not fit the cut."
+    import torch
+
+    from ftlearn.models import stages
+    from ftlearn.training import train_mode
+
+    names = [name for name, _ in stages(train_mode(model))]
+    for name, stage in stages(model):
+        learns = names.index(name) >= names.index(at)
+        for inner, part in stage.named_modules():
+            if part.state_dict() and (hint := _state05(f"{name}.{inner}".strip("."), part, learns)):
+                return hint
+    if not isinstance(found, list) or not all(isinstance(p, torch.Tensor) for p in found):
+        return f"return a list of parameters, not a {type(found).__name__}."
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if extra := len({id(p) for p in found} - {id(p) for p in trainable}):
+        return f"the list holds {extra} tensors that do not learn."
+    if len(found) != len(trainable):
+        return f"{len(trainable)} parameters learn, and the list holds {len(found)}."
+
+# %% ../nbs/tools/check.ipynb #check-056
+def _moving05(moving):
+    from ftlearn.models import glyphnet
+
+    model = glyphnet(widths=(4, 8, 8))
+    before = _bits05(model)
+    for at in ("head", "layer3", "layer1", "layer2"):
+        if hint := _cut05(model, at, moving(model, at)):
+            return f"cut at {at!r}: {hint}"
+        if changed := _changed05(model, before):
+            return f"cut at {at!r}: {min(changed)!r} has other values, though nothing was trained."
 
 
 def ex05_3(answer=None):
-    """The layers that change what they store without any gradient, as a set of names."""
-    return _try(
-        "5.3", answer, _stores05, "what has running statistics has a forward pass that writes."
-    )
+    """`moving(model, at) -> list`: from `at` on everything learns but batch normalisation."""
+    return _try("5.3", answer, _moving05, "four cuts, in both directions; order matters.")
 
-# %% ../nbs/tools/check.ipynb #check-057
+# %% ../nbs/tools/check.ipynb #check-059
 def _body06():
     "A body in mixed modes and images for it; the same every time."
     import torch
@@ -760,7 +784,7 @@ def _body06():
         body[4].eval()
         return body, x
 
-# %% ../nbs/tools/check.ipynb #check-058
+# %% ../nbs/tools/check.ipynb #check-060
 def _once06(once):
     import torch
 
@@ -794,7 +818,7 @@ def ex06_1(answer=None):
     """`once(body, x, batch_size)`: the features of a constant body, and nothing touched."""
     return _try("6.1", answer, _once06, "a head on these features is a head behind the body.")
 
-# %% ../nbs/tools/check.ipynb #check-060
+# %% ../nbs/tools/check.ipynb #check-062
 def _head06(new_head):
     import torch
 
@@ -827,7 +851,7 @@ def ex06_2(answer=None):
     """`new_head(model, classes)`: a copy with another last layer, all else bit for bit."""
     return _try("6.2", answer, _head06, "a new head, and not a bit of the body has changed.")
 
-# %% ../nbs/tools/check.ipynb #check-062
+# %% ../nbs/tools/check.ipynb #check-064
 def _crossing06():
     "Labels per class at which the network from scratch equals the probe with one, from the results."
     import numpy as np
@@ -856,7 +880,7 @@ def ex06_3(answer=None):
     """Labels per class from scratch that are worth one with the probe: a number."""
     return _try("6.3", answer, _labels06, "that is the length of the arrow across.")
 
-# %% ../nbs/tools/check.ipynb #check-063
+# %% ../nbs/tools/check.ipynb #check-065
 _REASONS06 = {
     "a": "the labels were drawn by lot: what could they say about letters?",
     "b": "what do sizes of weights do before anything is known? Lesson 02 shows it.",

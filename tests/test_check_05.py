@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from ftlearn import check
+from ftlearn.freezing import freeze, unfreeze
+from ftlearn.models import split, stages
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -153,36 +155,113 @@ def test_ex_2_wrong(answer, capsys):
     assert not judge(2, answer, capsys)
 
 
-BATCH, INSTANCE, STILL = (
-    "BatchNorm2d",
-    "InstanceNorm2d(track_running_stats=True)",
-    "BatchNorm2d(momentum=0)",
-)
-LAYERS = {
-    BATCH: nn.BatchNorm2d(2),
-    INSTANCE: nn.InstanceNorm2d(2, track_running_stats=True),
-    STILL: nn.BatchNorm2d(2, momentum=0.0),
-    "LayerNorm": nn.LayerNorm([2, 3, 3]),
-    "GroupNorm": nn.GroupNorm(1, 2),
-    "Dropout": nn.Dropout(),
-    "InstanceNorm2d": nn.InstanceNorm2d(2),
-}
+def norms(model):
+    return [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
 
 
-def test_ex_3_is_true_of_the_layers(capsys):
-    x = torch.randn(4, 2, 3, 3)
-
-    def writes(layer):
-        return bool(moved(layer, lambda: layer.train()(x)))
-
-    names = {name for name, layer in LAYERS.items() if writes(layer)}
-    assert judge(3, names, capsys) and judge(3, sorted(names), capsys)
+def learning(module):
+    return [p for p in module.parameters() if p.requires_grad]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [{BATCH}, {BATCH, INSTANCE}, {BATCH, STILL}, set(LAYERS), {BATCH, INSTANCE, STILL, "Dropout"},
-     BATCH, set(), {"BatchNorm1d"}, 3, {BATCH, "InstanceNorm2d", STILL}],
-)  # fmt: skip
+def moving(model, at):
+    body, rest = split(model, at)
+    freeze(body)
+    unfreeze(rest)
+    for part in norms(model):
+        freeze(part)
+    return learning(model)
+
+
+def all_frozen_first(model, at):
+    freeze(model)
+    names = [name for name, _ in stages(model)]
+    for _, stage in stages(model)[names.index(at) :]:
+        for part in stage.modules():
+            if not isinstance(part, nn.BatchNorm2d):
+                part.frozen = False
+                for p in part.parameters(recurse=False):
+                    p.requires_grad = True
+    return learning(model)
+
+
+@pytest.mark.parametrize("answer", [moving, all_frozen_first])
+def test_ex_3_right(answer, capsys):
+    assert judge(3, answer, capsys)
+
+
+def norms_first(model, at):
+    for part in norms(model):
+        freeze(part)
+    body, rest = split(model, at)
+    freeze(body)
+    unfreeze(rest)
+    return learning(model)
+
+
+def norms_forgotten(model, at):
+    body, rest = split(model, at)
+    freeze(body)
+    unfreeze(rest)
+    return learning(model)
+
+
+def never_thawed(model, at):
+    freeze(split(model, at)[0])
+    for part in norms(model):
+        freeze(part)
+    return learning(model)
+
+
+def never_frozen_again(model, at):
+    unfreeze(split(model, at)[1])
+    for part in norms(model):
+        freeze(part)
+    return learning(model)
+
+
+def gradients_only(model, at):
+    body, rest = split(model, at)
+    body.requires_grad_(False)
+    rest.requires_grad_(True)
+    for part in norms(model):
+        part.requires_grad_(False).eval()
+    return learning(model)
+
+
+def statistics_only(model, at):
+    body, rest = split(model, at)
+    freeze(body)
+    unfreeze(rest)
+    for part in norms(rest):
+        part.frozen = True
+    return learning(model)
+
+
+def list_too_long(model, at):
+    moving(model, at)
+    return list(split(model, at)[1].parameters())
+
+
+def head_alone(model, at):
+    moving(model, at)
+    return learning(model.head)
+
+
+def generator_for_the_optimizer(model, at):
+    moving(model, at)
+    return (p for p in model.parameters() if p.requires_grad)
+
+
+def new_head(model, at):
+    nn.init.normal_(model.head[-1].weight)
+    return moving(model, at)
+
+
+WRONG = norms_first, norms_forgotten, never_thawed, never_frozen_again, gradients_only
+WRONG += statistics_only, list_too_long, head_alone, generator_for_the_optimizer, new_head
+WRONG += {"BatchNorm2d"}, lambda model, at: 1 / 0
+
+
+@pytest.mark.parametrize("answer", WRONG)
 def test_ex_3_wrong(answer, capsys):
     assert not judge(3, answer, capsys)

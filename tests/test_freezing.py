@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from ftlearn.data import Columns
-from ftlearn.freezing import fingerprint, freeze, is_frozen, unfreeze
+from ftlearn.freezing import fingerprint, freeze, is_frozen, report, unfreeze
 from ftlearn.losses import cross_entropy
-from ftlearn.models import split, stages
+from ftlearn.models import glyphnet, split, stages
 from ftlearn.training import Step, eval_mode, evaluate, fit, train, train_mode
 
 
@@ -164,7 +164,7 @@ def test_evaluate_leaves_the_mark_and_the_modes(model, images):
 
 
 @pytest.mark.parametrize("wrong", [(nn.Linear(1, 1),) * 2, nn.Linear(1, 1).parameters(), "layer1"])
-@pytest.mark.parametrize("call", [freeze, unfreeze])
+@pytest.mark.parametrize("call", [freeze, unfreeze, report])
 def test_what_is_no_module_is_refused(call, wrong):
     with pytest.raises(TypeError, match=f"{call.__name__} takes a module, not a"):
         call(wrong)
@@ -199,3 +199,239 @@ def test_fingerprint_sees_names_types_shapes_and_unsaved_buffers():
     assert named("a", torch.arange(6.0).view(2, 3).T) == named(
         "a", torch.tensor([[0.0, 3], [1, 4], [2, 5]])
     )
+
+
+def by_name(model):
+    """The rows of a report, with numbers as numbers."""
+    table = report(model)
+    assert table.header == ["module", "parameters", "trainable", "mode"]
+    rows = {r[0]: (*(int(n.replace(",", "")) for n in r[1:3]), r[3]) for r in table.rows}
+    assert len(rows) == len(table.rows) and table.rows[-1][0] == "total"
+    return rows
+
+
+def counts(model):
+    """Parameters and trainable parameters, counted without ftlearn."""
+    sizes = [(p.numel(), p.numel() * p.requires_grad) for p in model.parameters()]
+    return tuple(map(sum, zip(*sizes)))
+
+
+def test_report_counts_every_parameter(model):
+    for at in ("head", middle(model)):
+        body, rest = split(model, at)
+        freeze(body)
+        rows = by_name(model)
+        total = rows.pop("total")
+        leaves = [row for row in rows.values() if row[2] != "partly"]  # the others are opened
+        assert total[:2] == counts(model) == tuple(sum(row[i] for row in leaves) for i in (0, 1))
+        unfreeze(model)
+    rows = by_name(model)
+    assert rows["total"][2] == "learns" and rows["total"][0] == rows["total"][1]
+    assert by_name(freeze(model))["total"] == (counts(model)[0], 0, "frozen")
+
+
+def test_report_lists_the_stages_in_order_of_forward(model):
+    names = [row[0] for row in report(freeze(model)).rows]
+    listed = [name for name, _ in stages(model)]
+    assert [name for name in names if name in listed] == listed
+
+
+def test_report_names_what_the_model_itself_holds():
+    from families import small_vit
+
+    model = freeze(small_vit())
+    assert by_name(model)["class_token"] == (16, 0, "frozen")
+    unfreeze(model.encoder.ln)
+    assert by_name(model)["encoder.pos_embedding"] == (5 * 16, 0, "frozen")
+
+
+def test_report_shows_the_trap_and_its_cure():
+    model = glyphnet(widths=(4, 8, 8))
+    body, _ = split(model, "head")
+    body.requires_grad_(False)
+    rows = by_name(model)
+    assert rows["normalize"] == (0, 0, "constant") and rows["head"][2] == "learns"
+    assert {rows[n][2] for n in ("stem", "layer1", "layer2", "layer3")} == {"statistics move"}
+    assert by_name(model.eval())["stem"][2] == "statistics move"  # `train` will switch it back
+    freeze(body)
+    assert {by_name(model)[n][2] for n in ("stem", "layer1", "layer2", "layer3")} == {"frozen"}
+    model.train()
+    assert by_name(model)["stem"][2] == "frozen, but in training mode"
+    train_mode(model)
+    assert by_name(model)["stem"][2] == "frozen"
+
+
+def test_report_says_statistics_move_exactly_where_buffers_move(images):
+    x, y = images[0][:, :1, :8, :8], images[1]
+    model = glyphnet(widths=(4, 8, 8))
+    model[:4].requires_grad_(False)
+    freeze(model.layer2)
+    before, rows = bits(model), by_name(model)
+    update(model, (x, y))
+    changed = {name.split(".")[0] for name in moved(model, before)}
+    quiet = {name for name, row in rows.items() if row[2] in ("frozen", "constant")}
+    assert quiet == {"normalize", "layer2"} and not changed & quiet
+    assert {"stem", "layer1"} <= changed and rows["stem"][2] == rows["layer1"][2]
+
+
+def test_report_opens_what_is_partly_frozen():
+    model = glyphnet(widths=(4, 8, 8))
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            freeze(part)
+    rows = by_name(model)
+    assert rows["layer3"][2] == "partly" and rows["layer1"][0] > rows["layer1"][1] > 0
+    assert rows["layer3: 3 Conv2d"][2] == "learns" and rows["layer3: 3 BatchNorm2d"][2] == "frozen"
+    freeze(unfreeze(model).layer3.conv2)
+    rows = by_name(model)
+    assert rows["layer3"][2] == "partly" and rows["layer2"][2] == "learns"
+    assert rows["layer3.conv2"] == (8 * 8 * 9, 0, "frozen")
+    assert rows["layer3.conv1"][2] == rows["layer3.bn2"][2] == "learns"
+    model.layer3.conv1.weight.requires_grad = False
+    model.head[-1].bias.requires_grad = False
+    rows = by_name(model)
+    assert rows["head"] == (90, 80, "partly")
+    assert rows["head.weight"] == (80, 80, "learns") and rows["head.bias"] == (10, 0, "frozen")
+
+
+def test_report_knows_dropout_norms_without_weights_and_odd_marks():
+    model = everything_that_moves()
+    model[0].requires_grad_(False)
+    assert by_name(model)["0.2"][2] == "statistics move"  # a batch norm and a dropout
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    assert by_name(model)["1"] == (0, 0, "dropout active")
+    assert by_name(freeze(model))["1"] == (0, 0, "frozen")
+    norm = freeze(nn.BatchNorm1d(2)).requires_grad_(True)
+    rows = by_name(nn.Sequential(norm, nn.Linear(2, 2)))
+    assert rows["0"] == (4, 4, "learns, in evaluation mode")
+
+
+def test_report_works_without_a_linear_head_and_on_a_bare_layer():
+    rows = by_name(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), freeze(nn.BatchNorm1d(3))))
+    assert rows["0"] == (9, 9, "learns") and rows["2"] == (6, 0, "frozen")
+    assert rows["total"] == (15, 9, "partly")
+    assert by_name(nn.Linear(2, 3))["weight"] == (6, 6, "learns")
+    assert by_name(freeze(nn.BatchNorm1d(2)))["total"] == (4, 0, "frozen")
+    assert by_name(nn.ReLU()) == {"total": (0, 0, "constant")}
+
+
+class Attention(nn.Module):
+    """Dropout as a number, as many attention layers have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout, self.inside, self.out = 0.1, nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        """Drop, mix, drop."""
+        drop = nn.functional.dropout
+        return self.out(drop(self.inside(x), self.dropout, self.training))
+
+
+def test_report_shows_a_module_that_moves_around_its_children_once():
+    model = Attention()
+    freeze(model.inside)
+    assert by_name(model) == {
+        "itself": (0, 0, "dropout active"),
+        "inside": (12, 0, "frozen"),
+        "head": (12, 12, "learns"),
+        "total": (24, 12, "partly"),
+    }
+    inner = nn.Sequential(nn.Sequential(nn.Linear(3, 3), Attention()), nn.Linear(3, 2))
+    freeze(inner[0][1].inside)
+    rows = by_name(inner)
+    assert rows["total"] == (44, 32, "partly") and sum(n.endswith("itself") for n in rows) == 1
+
+
+def test_report_counts_a_shared_parameter_once_in_the_total():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    rows = by_name(model)
+    assert rows["0"][0] == rows["head"][0] == 12 and rows["total"][0] == 15
+
+
+def test_report_reads_as_text_and_as_html_and_changes_nothing(model):
+    freeze(split(model, "head")[0])
+    model.train()
+    before, modes = fingerprint(model), [part.training for part in model.modules()]
+    text, page = repr(report(model)), report(model)._repr_html_()
+    assert before == fingerprint(model) and modes == [m.training for m in model.modules()]
+    assert text.startswith("module") and page.count("<tr>") == text.count("\n") + 1
+
+
+def compilable():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU())
+    return nn.Sequential(body, nn.Linear(8, 3)), torch.randn(16, 4), torch.arange(16) % 3
+
+
+def one_step(model, x, y):
+    """One update; returns the gradients by name, and the names that did not move."""
+    step = Step(train_mode(model), cross_entropy(), optimizer(model, torch.optim.SGD))
+    before = bits(model)
+    step.objective(model, x, y)[0].backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    step.update()
+    named = {n.removeprefix("_orig_mod."): g for n, g in gradients.items()}
+    return named, {n for n in gradients if torch.equal(bits(model)[n], before[n])}
+
+
+def in_place(model):
+    model.compile(backend="aot_eager")
+    return model
+
+
+def wrapped(model):
+    return torch.compile(model, backend="aot_eager")
+
+
+@pytest.mark.parametrize("form", [in_place, wrapped])
+def test_unfreeze_after_compile_really_trains(form):
+    eager, x, y = compilable()
+    compiled = form(copy.deepcopy(eager))
+    for net in (eager, compiled):
+        freeze(getattr(net, "_orig_mod", net)[0])
+        gradients, _ = one_step(net, x, y)
+        assert set(gradients) == {"1.weight", "1.bias"}
+        unfreeze(net)
+    expected, (found, still) = one_step(eager, x, y)[0], one_step(compiled, x, y)
+    assert set(found) == set(expected) == {n for n, _ in eager.named_parameters()} and not still
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name])
+
+
+@pytest.mark.parametrize("form", [in_place, wrapped])
+def test_freeze_after_compile_really_freezes(form):
+    model, x, y = compilable()
+    net = form(model)
+    one_step(net, x, y)
+    before = bits(freeze(model[0]))
+    gradients, _ = one_step(net, x, y)
+    assert set(gradients) == {"1.weight", "1.bias"} and not moved(model[0], before)
+    assert all(p.grad is None for p in model[0].parameters())
+
+
+def test_gradual_unfreezing_never_runs_out_of_graphs():
+    """After eight graphs of one function torch would go on uncompiled."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(12)])
+    x, y = torch.randn(6, 3), torch.arange(6) % 3
+    freeze(model).compile(backend=backend)
+    for k in reversed(range(12)):
+        unfreeze(model[k])
+        gradients, _ = one_step(model, x, y)
+        assert len(gradients) == 2 * (12 - k) and all(g is not None for g in gradients.values())
+        assert len(graphs) == 12 - k
+
+
+def test_report_of_a_compiled_model_is_that_of_the_model():
+    model, x, _ = compilable()
+    freeze(model[0])
+    assert repr(report(wrapped(model))) == repr(report(model)) == repr(report(in_place(model)))
