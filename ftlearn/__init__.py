@@ -17,6 +17,7 @@ _PUBLIC = {
     "is_frozen accuracy bf16",
     "freezing": "freeze unfreeze report",
     "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
+    "rates": "param_groups lr_find",
     "photos": "Preprocess open_image",
     "survey": "audit",
     "folder": "image_folder Photos",

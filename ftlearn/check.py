@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['planted', 'ex00_1', 'ex00_2', 'ex00_3', 'ex01_1', 'candidates', 'ex01_2', 'ex01_3', 'ex02_1', 'ex02_2', 'ex02_3',
            'ex03_1', 'ex03_2', 'ex03_3', 'ex04_1', 'ex04_2', 'ex04_3', 'ex04_4', 'ex05_1', 'ex05_2', 'ex05_3', 'ex06_1',
-           'ex06_2', 'ex06_3', 'ex06_4']
+           'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3']
 
 # %% ../nbs/tools/check.ipynb #check-003
 def _hint(answer, test):
@@ -909,3 +909,151 @@ def ex06_4(answer=None):
         _reasons06,
         "useful sizes, and what to ignore, can be learned without an alphabet.",
     )
+
+# %% ../nbs/tools/check.ipynb #check-068
+def _path07(rule, **settings):
+    "Where twenty updates lead by a rule, or, without one, by torch's NAdam."
+    import torch
+    from torch.nn import functional as F
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(7)
+        x, y, start = torch.randn(24, 5), torch.arange(24) % 3, torch.randn(3, 5)
+    w, memory = torch.nn.Parameter(start.clone()), {}
+    optimizer = torch.optim.NAdam([w], **settings) if rule is None else None
+    for t in range(1, 21):
+        (g,) = torch.autograd.grad(F.cross_entropy(x @ w.T, y), w)
+        if optimizer:
+            w.grad = g
+            optimizer.step()
+        else:
+            w = rule(w.detach().clone(), g, memory, t, settings["lr"], settings["weight_decay"])
+            if w.shape != start.shape:
+                break
+            w = w.detach().requires_grad_()
+    return w.detach()
+
+# %% ../nbs/tools/check.ipynb #check-069
+def _slips07(lr, decay):
+    "Wrong paths, and what they are the mark of."
+    settings = {"lr": lr, "weight_decay": decay}
+    yield settings | {"weight_decay": 0.0}, "that is NAdam without any decay."
+    yield (
+        settings,
+        "the decay went through the means: it belongs on the weight, next to the gradient step.",
+    )
+    decoupled = {"decoupled_weight_decay": True}
+    yield (
+        settings | decoupled | {"weight_decay": decay / lr},
+        "the weight shrinks by 1 - decay: the factor is 1 - lr * decay.",
+    )
+
+# %% ../nbs/tools/check.ipynb #check-070
+def _adamw07(lr, decay, ahead):
+    "AdamW's path, or that of a look-ahead whose weight is 0.9 throughout."
+
+    def rule(w, g, memory, t, lr, decay):
+        memory["m"] = 0.9 * memory.get("m", 0) + 0.1 * g
+        memory["v"] = 0.999 * memory.get("v", 0) + 0.001 * g * g
+        m = memory["m"] / (1 - 0.9**t)
+        if ahead:
+            m = 0.9 * memory["m"] / (1 - 0.9 ** (t + 1)) + 0.1 * g / (1 - 0.9**t)
+        return w * (1 - lr * decay) - lr * m / ((memory["v"] / (1 - 0.999**t)).sqrt() + 1e-8)
+
+    return _path07(rule, lr=lr, weight_decay=decay)
+
+# %% ../nbs/tools/check.ipynb #check-071
+def _nadamw07(rule):
+    for lr, decay in (0.02, 1.0), (0.005, 4.0):
+        settings = {"lr": lr, "weight_decay": decay}
+        found = _path07(rule, **settings)
+        right = _path07(None, **settings, decoupled_weight_decay=True)
+        if found.shape != right.shape:
+            return f"it returned shape {tuple(found.shape)} for a weight of {tuple(right.shape)}."
+        if (found - right).abs().max() < 1e-6:
+            continue
+        for slip, hint in _slips07(lr, decay):
+            if (found - _path07(None, **slip)).abs().max() < 1e-6:
+                return hint
+        if (found - _adamw07(lr, decay, ahead=False)).abs().max() < 1e-6:
+            return "that is AdamW: the look-ahead is missing."
+        if (found - _adamw07(lr, decay, ahead=True)).abs().max() < 1e-6:
+            return "the weight of the mean does not grow with t: see `weigh`."
+        return f"after 20 updates a weight is {(found - right).abs().max():.1e} away from torch's."
+
+
+def ex07_1(answer=None):
+    """`nadamw(w, g, memory, t, lr, decay)`: the updated weight."""
+    return _try("7.1", answer, _nadamw07, "torch's NAdam, and its decoupled decay, to 1e-6.")
+
+# %% ../nbs/tools/check.ipynb #check-073
+def _groups07():
+    "Groups for models, whether they cover them, and what is special."
+    from torch import nn
+
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.LayerNorm(3), nn.Linear(3, 2))
+    model[0].requires_grad_(False)
+    a, b, c, d, e, f = [p for p in model.parameters() if p.requires_grad]
+    stranger, frozen = nn.Parameter(a.detach().clone()), model[0].weight
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    w, g, h = tied.parameters()
+    yield model, [[a, b, c, d, e, f]], True, "one group with all of them covers it."
+    yield model, [[a, c], [], [f, e], [b, d]], True, "the order of groups does not matter."
+    yield model, [[a, b, c, d, e]], False, "a parameter is in no group."
+    yield model, [[a, b, c], [c, d, e, f]], False, "a parameter is in two groups."
+    yield model, [[a, b, c, d, e, f, f]], False, "a parameter is twice in one group."
+    yield model, [[a, b, c, d, e, e]], False, "one is missing and one is there twice."
+    yield model, [[a, b, c, d, e, f, frozen]], False, "a frozen parameter is in a group."
+    yield model, [[stranger, b, c, d, e, f]], False, "an equal tensor is not the same parameter."
+    yield model, [[a, b, c, d, e, f, stranger]], False, "a parameter of no model is in a group."
+    yield tied, [[w, g, h]], True, "a shared parameter is one parameter."
+    yield tied, [[w, g], [w, h]], False, "a shared parameter is in two groups."
+
+# %% ../nbs/tools/check.ipynb #check-074
+def _covered07(covered):
+    import torch
+
+    for model, groups, right, what in _groups07():
+        found = covered([{"params": params, "lr": 0.1} for params in groups], model)
+        if not isinstance(found, (bool, torch.Tensor)):
+            return f"return True or False, not a {type(found).__name__}."
+        if bool(found) != right:
+            return f"it says {bool(found)}, but {what}"
+
+
+def ex07_2(answer=None):
+    """`covered(groups, model) -> bool`: every trainable parameter once, nothing else."""
+    return _try("7.2", answer, _covered07, "by identity, once each, and nothing strange.")
+
+# %% ../nbs/tools/check.ipynb #check-076
+def sweep():
+    """Rates and losses of a range test (exercise 7.3): two lists of 100 numbers."""
+    import math
+
+    import torch
+
+    from ftlearn.data import generator
+
+    noise = torch.randn(100, generator=generator(7, 3)).tolist()
+    rates = [10 ** (-5 + 6 * i / 99) for i in range(100)]
+    fall = [1.7 / (1 + math.exp(-4 * (math.log10(r) + 2.2))) for r in rates]
+    rise = [max(0, math.log10(r) + 0.6) ** 2 * 4 for r in rates]
+    return rates, [2.4 - f + u + 0.04 * n for f, u, n in zip(fall, rise, noise)]
+
+
+def _rate07(answer):
+    rate = float(answer)
+    if not 1e-5 <= rate <= 10:
+        return "give a rate between 1e-5 and 10, as on the axis, not the number of an update."
+    if rate < 2.5e-3:
+        return "there the loss has hardly begun to fall: it would learn, slowly."
+    if rate > 0.25:
+        return "there the loss rises already."
+    if rate > 0.016:
+        return "that is the bottom of the curve, next to the edge: stay clear of it."
+
+
+def ex07_3(answer=None):
+    """A rate to train with, read from `sweep()`."""
+    return _try("7.3", answer, _rate07, "where the loss falls fastest, and far from the edge.")
