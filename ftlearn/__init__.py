@@ -18,6 +18,9 @@ _PUBLIC = {
     "freezing": "freeze unfreeze report",
     "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
     "rates": "param_groups lr_find",
+    "recipes": "Phase Recipe",
+    "runs": "follow",
+    "finetuned": "finetune FineTuned Prediction",
     "photos": "Preprocess open_image",
     "survey": "audit",
     "folder": "image_folder Photos",
@@ -26,7 +29,7 @@ _PUBLIC = {
     "weights": "save_weights load_weights load_into file_sha256 bundled download",
     "explore": "claim house_style show slider table",
 }
-_MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "labels", "command"}
+_MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "labels", "methods", "command"}
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = sorted(_WHERE)

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['planted', 'ex00_1', 'ex00_2', 'ex00_3', 'ex01_1', 'candidates', 'ex01_2', 'ex01_3', 'ex02_1', 'ex02_2', 'ex02_3',
            'ex03_1', 'ex03_2', 'ex03_3', 'ex04_1', 'ex04_2', 'ex04_3', 'ex04_4', 'ex05_1', 'ex05_2', 'ex05_3', 'ex06_1',
-           'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3']
+           'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3', 'ex09_1', 'ex09_2', 'ex09_3']
 
 # %% ../nbs/tools/check.ipynb #check-003
 def _hint(answer, test):
@@ -1057,3 +1057,107 @@ def _rate07(answer):
 def ex07_3(answer=None):
     """A rate to train with, read from `sweep()`."""
     return _try("7.3", answer, _rate07, "where the loss falls fastest, and far from the edge.")
+
+# %% ../nbs/tools/check.ipynb #check-078
+def _recipe09(answer):
+    import json
+    from dataclasses import asdict
+
+    from ftlearn.recipes import Phase, Recipe
+
+    asked = (
+        Phase("head", epochs=3, lr=1e-2),
+        Phase("all", updates=50, lr=1e-3, only="bias", schedule="constant"),
+        Phase("layer3", epochs=2, layer_decay=0.5, patience=1),
+    )
+    found = Recipe.from_json(
+        answer if isinstance(answer, str) else json.dumps([asdict(p) for p in answer])
+    )
+    if len(found) != 3:
+        return f"three phases were asked for, not {len(found)}."
+    for number, (ours, theirs) in enumerate(zip(asked, found), 1):
+        for name, value in asdict(ours).items():
+            if getattr(theirs, name) != value:
+                return (
+                    f"phase {number} has {name}={getattr(theirs, name)!r}: read its sentence again."
+                )
+
+
+def ex09_1(answer=None):
+    """A recipe, or its JSON text."""
+    return _try("9.1", answer, _recipe09, "it would print as the three sentences.")
+
+# %% ../nbs/tools/check.ipynb #check-079
+_SCORES09 = (
+    ([0.1, 0.5, 0.9, 0.4, 0.3, 0.95], 2, (2, 4)),
+    ([0.1, 0.5, 0.6, 0.7], 2, (3, 3)),
+    ([0.9, 0.5, 0.4, 0.95], 2, (0, 2)),
+    ([0.1, 0.8, 0.8, 0.7, 0.9], 2, (2, 3)),
+    ([0.5, 0.5, 0.5, 0.5], 3, (3, 3)),
+)
+
+
+def _kept09(kept):
+    for scores, patience, right in _SCORES09:
+        best, trained = kept(list(scores), patience)
+        what = f"scores {scores}, patience {patience}: "
+        if (best, trained) == right:
+            continue
+        if trained != right[1]:
+            return f"{what}{right[1]} epochs are trained, not {trained}; an equal score is no progress."
+        if best == trained:
+            return f"{what}these are the last weights; the best ones are those of epoch {right[0]}."
+        return (
+            f"{what}the weights of epoch {right[0]} are kept, not of {best}: the later of equals."
+        )
+
+
+def ex09_2(answer=None):
+    """`kept(scores, patience) -> (epoch whose weights are kept, epochs trained)`."""
+    return _try("9.2", answer, _kept09, "the start counts as epoch 0, so no phase can do harm.")
+
+# %% ../nbs/tools/check.ipynb #check-080
+def _twins09():
+    "A model whose two layers have the same shapes and values, and the optimizer of its head."
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].load_state_dict(model[1].state_dict())
+    old = torch.optim.AdamW(model[1].parameters(), 0.1)
+    model[0].requires_grad_(False)
+    for _ in range(3):
+        model(torch.randn(8, 4)).square().mean().backward()
+        old.step()
+        old.zero_grad()
+    return model, old
+
+
+def _second09(second):
+    import torch
+
+    model, old = _twins09()
+    model[0].load_state_dict(model[1].state_dict())
+    model[0].requires_grad_(True)
+    before = {p: s["exp_avg"].clone() for p, s in old.state.items()}
+    new = second(model, old, 0.01)
+    if new is old:
+        return "phase two has an optimizer of its own: this is the old one."
+    held = [p for group in new.param_groups for p in group["params"]]
+    if {id(p) for p in held} != {id(p) for p in model.parameters()} or len(held) != 4:
+        return "it has to hold every trainable parameter exactly once."
+    if any(group["lr"] != 0.01 for group in new.param_groups):
+        return "its rate is not the one that was given."
+    head, body = list(model[1].parameters()), list(model[0].parameters())
+    if any(new.state.get(p) for p in body):
+        return (
+            "the body has never been trained: it has no moments to carry over (equal is not same)."
+        )
+    if not all(p in new.state and torch.equal(new.state[p]["exp_avg"], before[p]) for p in head):
+        return "the head goes on learning, but its moments were left behind."
+
+
+def ex09_3(answer=None):
+    """`second(model, old, lr)`: the optimizer of the next phase."""
+    return _try("9.3", answer, _second09, "moments go with the parameter, and with nothing else.")
