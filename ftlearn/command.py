@@ -76,8 +76,9 @@ def finetune(options):
     """Fine-tune a pretrained model on a folder of photos, and save it.
 
     FOLDER holds a folder of images for each class, or such folders inside train, valid and test.
-    What is found there is reported first. With Ctrl-C the best model so far is saved; with --checkpoint FILE --overwrite the same command
-    goes on from there.
+    What is found there is reported first.
+    With Ctrl-C the best model so far is saved. The same command with --checkpoint FILE and
+    --overwrite goes on from there.
 
     Exit codes: 0 done, 2 wrong input, 130 stopped (what there was is saved).
     """

@@ -13,7 +13,7 @@ import torch
 
 from .data import Columns, HeldOut, _checked_size, generator
 from .photos import PhotoError, Preprocess, open_image, sample_photos, to_rgb
-from .survey import Audit, _names, _number, ahead, audit, survey, thread_count
+from .survey import Audit, _names, _number, _preprocess, ahead, audit, survey, thread_count
 
 _all_ = [Preprocess, open_image, to_rgb, sample_photos, audit]  # found here, too
 
@@ -121,7 +121,8 @@ def _dealt(found, rows, labels, shares, seed):
         name, need = found.classes[label], len(shares) + 1
         why = f"has {_number(images, 'image')}"
         if images >= need:
-            why += f", of which only {groups} are no copies of others or of another class"
+            left = {0: "none is", 1: "only 1 is"}.get(groups, f"only {groups} are")
+            why += f"; count copies once, drop those that another class has too, and {left} left"
         raise ValueError(
             f"The class {name} in {found.folder} {why}, too few for {need} parts: add "
             f"photos of it, leave the class out, or make the parts yourself."
@@ -230,7 +231,7 @@ class Photos:
     classes : list of str
         The name of each label.
     paths : dict of str to list of Path
-        The file of each row of "train", "valid" and "test".
+        The file of each row of "train", "valid" and "test", as absolute paths.
     audit : Audit
     preprocess : Preprocess
     """
@@ -278,9 +279,11 @@ def _filled(pixels, rows, shape):
     return x
 
 # %% ../nbs/tools/folder.ipynb #folder-020
-def _settings(batch_size, memory, near):
+def _settings(seed, batch_size, memory, near):
     "Refuse settings before the files are read, which may take long."
     _checked_size(batch_size)
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed is {seed!r}: give a whole number of at least 0.")
     if not isinstance(memory, numbers.Real) or memory != memory:
         raise ValueError(f"memory is {memory!r}: give a number of bytes, as 4e9.")
     if near is not None and not (isinstance(near, numbers.Real) and 0 < near <= 1):
@@ -348,8 +351,8 @@ def image_folder(
         If a setting makes no sense, the audit refuses the folder, or a class has too few images
         that are no copies of each other for the parts to be made.
     """
-    shares, preprocess = _shares(valid, test), preprocess or Preprocess()
-    _settings(batch_size, memory, near)
+    shares, preprocess = _shares(valid, test), _preprocess(preprocess)
+    _settings(seed, batch_size, memory, near)
     reading = dict(preprocess=preprocess, workers=thread_count(workers))
     found, pixels = survey(path, memory=memory, near=near, **reading)
     number = {name: label for label, name in enumerate(found.classes)}
@@ -358,7 +361,7 @@ def image_folder(
     found.notes += notes
     if report:
         print(found)
-    reading |= dict(files=[found.folder / s.path for s in found.seen])
+    reading |= dict(files=[(found.folder / s.path).absolute() for s in found.seen])
     options = dict(batch_size=batch_size, seed=seed)
     sets = {
         part: _set(part, rows, labels, pixels, reading, options) for part, rows in parts.items()

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['freeze', 'unfreeze', 'fingerprint', 'report']
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-016
+# %% ../nbs/05_freezing.ipynb #05-freezing-018
 import hashlib
 import sys
 from itertools import chain
@@ -13,7 +13,7 @@ import torch
 from .models import stages
 from .training import is_frozen
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-017
+# %% ../nbs/05_freezing.ipynb #05-freezing-019
 def freeze(module):
     """Make a module constant: no gradients, no moving statistics, no dropout.
 
@@ -34,13 +34,32 @@ def freeze(module):
     ------
     TypeError
         If it is not a module.
+    ValueError
+        If it holds a batch normalisation that stores no statistics: nothing is changed then.
     """
-    for part in _module(module, "freeze").modules():
+    _can_be_constant(_module(module, "freeze"))
+    for part in module.modules():
         part.frozen = True
     for p in module.parameters():
         p.requires_grad_(False)
         p.grad = None  # a stale gradient would keep momentum moving it
     return module.eval()
+
+
+def _can_be_constant(module):
+    for name, part in module.named_modules():
+        if _stores_nothing(part):
+            kind = type(part).__name__
+            raise ValueError(
+                f"freeze cannot make {f'{name!r}, a {kind},' if name else f'this {kind}'} constant: "
+                "it stores no statistics and scales by the batch that it sees, so build it "
+                "with track_running_stats=True, or use an InstanceNorm or GroupNorm."
+            )
+
+
+def _stores_nothing(part):
+    batch_norm = isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+    return batch_norm and part.running_mean is None
 
 
 def _module(module, verb):
@@ -51,7 +70,7 @@ def _module(module, verb):
         f"such as {verb}(model.layer1) or one of the two that split(model, at) returns."
     )
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-025
+# %% ../nbs/05_freezing.ipynb #05-freezing-029
 def unfreeze(module):
     """Let a module learn again, batch statistics and dropout included.
 
@@ -81,7 +100,7 @@ def unfreeze(module):
         torch.compiler.reset()
     return module
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-034
+# %% ../nbs/05_freezing.ipynb #05-freezing-038
 @torch.no_grad()
 def fingerprint(module):
     """SHA-256 over names, types, shapes and bytes of all parameters and buffers.
@@ -95,45 +114,52 @@ def fingerprint(module):
         digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-037
+# %% ../nbs/05_freezing.ipynb #05-freezing-090
 def _moving(part):
-    "What moves in training mode without a gradient; empty for most modules."
+    "What keeps a module from being constant, without a gradient; empty for most."
+    if _stores_nothing(part):
+        return "depends on the batch"
     if isinstance(part, torch.nn.modules.batchnorm._NormBase) and part.running_mean is not None:
         return "statistics move"
     shares = [getattr(part, name, 0) for name in ("p", "drop_prob", "dropout")]
     return "dropout active" if any(type(s) in (int, float) and 0 < s <= 1 for s in shares) else ""
 
 
-def _parts(module):
-    "The modules in it, by name, that hold parameters of their own or move without them."
-    every = module.named_modules()
-    return {n: m for n, m in every if [*m.parameters(recurse=False)] or _moving(m)}
+def _own(part):
+    "The parameters that a module holds itself, by name; a parameter holds itself."
+    is_module = isinstance(part, torch.nn.Module)
+    return dict(part.named_parameters(recurse=False)) if is_module else {"": part}
 
 
 def _facts(part):
-    "What the next epoch does with a module itself, without its children."
-    facts = {"learns" if p.requires_grad else "still" for p in part.parameters(recurse=False)}
+    "What the next epoch does with it, without its children."
+    facts = {"learns" if p.requires_grad else "still" for p in _own(part).values()}
     if (moving := _moving(part)) and getattr(part, "frozen", False):
         moving = "frozen, but in training mode" if part.training else "frozen"
     return facts | {moving} - {""}
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-040
-def _mode(parts):
-    "One phrase for several modules."
-    facts = set().union(*map(_facts, parts))
-    marked = {f for f in facts if f.startswith("frozen")}
-    live = facts & {"statistics move", "dropout active"}
-    if "learns" in facts:
-        whole = not marked and "still" not in facts
-        alone = len(parts) == 1 and "still" not in facts
-        return "learns" if whole else "learns, in evaluation mode" if alone else "partly"
-    if marked and live:
-        return "partly"
-    return max(live | marked, default="frozen" if facts else "constant")  # the worst, by spelling
+# %% ../nbs/05_freezing.ipynb #05-freezing-093
+_LIVE = "depends on the batch", "statistics move", "dropout active"  # the worst first
+_MARKED = "frozen, but in training mode", "frozen"
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-043
+
+def _mode(parts):
+    "One phrase for several modules or parameters."
+    facts = set().union(*map(_facts, parts))
+    live, marked = ([m for m in modes if m in facts] for modes in (_LIVE, _MARKED))
+    if "learns" in facts and "still" not in facts and (not marked or len(parts) == 1):
+        return "learns, in evaluation mode" if marked else "learns"
+    if "learns" in facts or (live and marked):
+        return "partly"
+    return [*live, *marked, "frozen" if facts else "constant"][0]
+
+# %% ../nbs/05_freezing.ipynb #05-freezing-096
 def report(model):
     """Who learns and who stands still, as a table with a row per stage.
+
+    It knows batch statistics and dropout. Other buffers that a module changes by itself in
+    training mode, such as the vectors of `torch.nn.utils.parametrizations.spectral_norm`, have
+    no phrase of their own; `fingerprint` sees them, and `freeze` stops them.
 
     Parameters
     ----------
@@ -145,9 +171,10 @@ def report(model):
         Columns module, parameters, trainable and mode; `print` shows it as text. The mode is what
         the next epoch of `train` does: "learns", "frozen", "constant" (nothing in it can move),
         "statistics move" or "dropout active" (nothing learns, and it is not constant: use
-        `freeze`), "learns, in evaluation mode", "frozen, but in training mode" (somebody called
-        `.train()`; `train_mode` mends it), or "partly", with rows for its parts. The total counts
-        a parameter that two modules share once.
+        `freeze`), "depends on the batch" (a batch normalisation without statistics, which nothing
+        makes constant), "learns, in evaluation mode", "frozen, but in training mode" (somebody
+        called `.train()`; `train_mode` mends it), or "partly", with rows for its parts. The total
+        counts a parameter that two modules share once.
 
     Raises
     ------
@@ -157,49 +184,51 @@ def report(model):
     from ftlearn.explore import table
 
     model = getattr(_module(model, "report"), "_orig_mod", model)  # what torch.compile wraps
-    rows = [row for name, part in _listed(model) for row in _rows(name, part)]
-    rows.append(_row("total", [*_parts(model).values()]))
-    return table(rows, ["module", "parameters", "trainable", "mode"])
-
-
-def _row(name, parts):
-    own = {id(p): p for part in parts for p in part.parameters(recurse=False)}.values()
-    trainable = sum(p.numel() for p in own if p.requires_grad)
-    return [name, f"{sum(p.numel() for p in own):,}", f"{trainable:,}", _mode(parts)]
-
-# %% ../nbs/05_freezing.ipynb #05-freezing-045
-def _listed(model):
-    "Names and modules, or single parameters, that together are the whole model."
     try:
         found = stages(model)
     except ValueError:
         found = [*model.named_children()]
     inside = {id(part) for _, module in found for part in module.modules()}
-    outside = {n: part for n, part in _parts(model).items() if id(part) not in inside}
-    return [pair for n, part in outside.items() for pair in _own(n, part)] + found
+    loose = [(name, m) for name, m in model.named_modules() if id(m) not in inside]
+    rows = [row for name, part in loose for row in _itself(name, part)]
+    rows += [row for name, stage in found for row in _rows(name, stage)]
+    rows.append(_row("total", _parts(model)))
+    return table(rows, ["module", "parameters", "trainable", "mode"])
+
+# %% ../nbs/05_freezing.ipynb #05-freezing-098
+def _row(name, parts):
+    own = {id(p): p for part in parts for p in _own(part).values()}.values()
+    trainable = sum(p.numel() for p in own if p.requires_grad)
+    return [name, f"{sum(p.numel() for p in own):,}", f"{trainable:,}", _mode(parts)]
 
 
-def _own(name, part):
-    "A module's own parameters by name; what has none and moves is a list of itself."
-    own = [(f"{name}.{n}".strip("."), p) for n, p in part.named_parameters(recurse=False)]
-    return own or [(f"{name}: itself".strip(": ") if [*part.children()] else name, [part])]
+def _parts(module):
+    "The modules in it that hold parameters of their own or are not constant without them."
+    return [m for m in module.modules() if _own(m) or _moving(m)]
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-046
+
 def _rows(name, module):
-    "The row of a module or a parameter; if it is partly frozen, rows of its parts as well."
-    if isinstance(module, torch.nn.Parameter):
-        size, learns = f"{module.numel():,}", module.requires_grad
-        return [[name, size, size if learns else "0", "learns" if learns else "frozen"]]
-    if isinstance(module, list):
-        return [_row(name, module)]
-    parts, kinds = [*_parts(module).values()], {}
-    for part in parts:
-        kinds.setdefault(type(part).__name__, []).append(part)
-    first = _row(name, parts)
+    "The row of a module; if it is partly frozen, rows of what is in it as well."
+    first = _row(name, _parts(module))
     if first[-1] != "partly":
         return [first]
-    if len(parts) > 1 and "partly" not in map(_mode, kinds.values()):
-        return [first, *(_row(f"{name}: {len(k)} {kind}", k) for kind, k in kinds.items())]
-    inner = [(f"{name}.{n}", m) for n, m in module.named_children() if _parts(m)]
-    own = _own(name, module) if id(module) in map(id, parts) else []
-    return [first, *(row for n, m in own + inner for row in _rows(n, m))]
+    inner = [
+        row for n, m in module.named_children() if _parts(m) for row in _rows(f"{name}.{n}", m)
+    ]
+    return [first, *(_kinds(name, module) or _itself(name, module) + inner)]
+
+# %% ../nbs/05_freezing.ipynb #05-freezing-099
+def _kinds(name, module):
+    "A row for each kind of module in it; none if a kind is in two states."
+    kinds = {}
+    for part in _parts(module):
+        kinds.setdefault(type(part).__name__, []).append(part)
+    rows = [_row(f"{name}: {len(parts)} {kind}", parts) for kind, parts in kinds.items()]
+    return [] if "partly" in [row[-1] for row in rows] else rows
+
+
+def _itself(name, module):
+    "Rows of what a module holds beside its children: its parameters, or that it moves."
+    rows = [_row(f"{name}.{n}".strip("."), [p]) for n, p in _own(module).items()]
+    alone = f"{name}: itself".strip(": ") if [*module.children()] else name
+    return rows or ([_row(alone, [module])] if _moving(module) else [])

@@ -145,13 +145,18 @@ def _trace(model, at="", training=False):
 # %% ../nbs/02_models.ipynb #02-models-032
 @contextmanager
 def _unchanged(model):
-    "Remove what tracing leaves on a model."
-    before = set(vars(model))
+    "Take back what a traced forward has written on a model and its parts."
+    tables = "_parameters", "_buffers", "_modules"
+    parts = list(model.modules())
+    held = [table for part in parts for table in (vars(part), *(vars(part)[t] for t in tables))]
+    before = [(table, dict(table)) for table in held]
     try:
         yield
     finally:
-        for name in set(vars(model)) - before:
-            delattr(model, name)
+        for table, entries in before:
+            for name in set(table) - set(entries):
+                del table[name]
+            table.update(entries)
 
 # %% ../nbs/02_models.ipynb #02-models-036
 def _calls(module):

@@ -6,6 +6,7 @@ __all__ = ['ENDINGS', 'PhotoError', 'to_rgb', 'changes', 'read_image', 'open_ima
 # %% ../nbs/tools/photos.ipynb #photos-002
 import functools
 import io
+import numbers
 import threading
 import warnings
 from dataclasses import dataclass
@@ -18,13 +19,18 @@ import torch
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 
 
+def _white(image):
+    "The number that counts as white in a deep grey image."
+    if image.mode != "F":
+        return 65535
+    return 1 if np.nan_to_num(np.asarray(image)).max() <= 1 else 255
+
+
 def _eight_bits(image):
     "A deep grey image as one of eight bits."
     from PIL import Image
 
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    fraction = 255.0 if values.max() <= 1 else 1.0
-    values = values * fraction if image.mode == "F" else values / 257
+    values = np.nan_to_num(np.asarray(image).astype(np.float64)) * (255 / _white(image))
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
@@ -119,12 +125,13 @@ def to_rgb(image):
 
 # %% ../nbs/tools/photos.ipynb #photos-018
 _WORDS = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
-_WORDS |= {mode: "16-bit" for mode in _DEEP} | {"RGB": "", "RGBA": "", "RGBa": ""}
+_WORDS |= {mode: "16-bit" for mode in _DEEP[:-1]} | {"RGB": "", "RGBA": "", "RGBa": ""}
 
 
 def changes(image):
     """What `to_rgb` changes in an image: a tuple of words, empty for an upright RGB one."""
-    words = [_WORDS.get(image.mode, image.mode)]
+    word = f"float 0-{_white(image)}" if image.mode == "F" else image.mode
+    words = [_WORDS.get(word, word)]
     words += ["transparent"] * image.has_transparency_data
     words += ["EXIF-turned"] * (_turn(image) is not None)
     return tuple(word for word in words if word)
@@ -248,7 +255,7 @@ _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 
 def _whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -289,8 +296,10 @@ class Preprocess:
         if self.interpolation not in _FILTERS:
             known = ", ".join(_FILTERS)
             raise ValueError(f"No interpolation {self.interpolation!r}: choose from {known}.")
-        if self.channels not in (1, 3):
+        if not _whole(self.channels) or self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels!r}: give 3 for RGB or 1 for grey.")
+        for name in ("resize", "crop", "channels"):  # NumPy's integers are no JSON
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
     def shape(self):

@@ -219,7 +219,8 @@ def prepare(model, phase):
         learns.
     """
     at = begins(model, phase)
-    freeze(model)
+    if at is not None:
+        freeze(model)
     body, rest = (None, model) if at is None else split(model, at)
     unfreeze(rest)
     if phase.statistics == "frozen" or phase.only:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 import time
+import unicodedata
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ _JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume 
 def _visible(folder):
     "Names of the folders and of the files in a folder, sorted, and how many were passed over."
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted(os.scandir(folder), key=lambda entry: (_nfc(entry.name), entry.name))
     except OSError as error:
         raise ValueError(
             f"{folder} cannot be listed ({error.strerror}): see its rights."
@@ -33,6 +34,11 @@ def _visible(folder):
     folders = [e.name for e in kept if e.is_dir()]
     files = [e.name for e in kept if not e.is_dir()]
     return folders, files, len(entries) - len(kept)
+
+
+def _nfc(name):
+    "A name in the one of its spellings that Unicode calls NFC."
+    return unicodedata.normalize("NFC", name)
 
 
 class _Tree:
@@ -60,13 +66,15 @@ class _Tree:
         return images
 
 # %% ../nbs/tools/survey.ipynb #survey-007
-_PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
+_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_PARTS |= dict.fromkeys(("valid", "val", "validation", "eval", "evaluation"), "valid")
 
 
 def _parts(root, folders):
     "Which folder holds which part; {: None} where the classes lie in the root."
     named = [name for name in folders if name.lower() in _PARTS and _visible(root / name)[0]]
-    if not named or (len(named) < len(folders) and "train" not in map(str.lower, named)):
+    known = {_PARTS[name.lower()] for name in named}
+    if not named or (len(named) < len(folders) and "train" not in known):
         return {"": None}
     parts = {}
     for name in named:
@@ -98,8 +106,8 @@ def _tree(root):
         tree.outside += tree.sort([base / file for file in loose])
         for label in names:
             images = tree.sort(tree.look(base / label))
-            tree.files += [(file, part, label) for file in images]
-        tree.classes[part] = names
+            tree.files += [(file, part, _nfc(label)) for file in images]
+        tree.classes[part] = list(dict.fromkeys(map(_nfc, names)))
     tree.beside = [] if "" in parts else [n for n in folders if n not in parts.values()]
     for name in tree.beside:
         _beside(tree, name)
@@ -240,7 +248,7 @@ def alike(thumbs, least=0.95):
     close = lambda a, b: square[a, None] + square[b] - 2 * x[a] @ x[b].T <= 4 * x.shape[1]
     return pairs + [(int(flat[i]), int(flat[j])) for i, j in _pairs(len(x), close)]
 
-# %% ../nbs/tools/survey.ipynb #survey-027
+# %% ../nbs/tools/survey.ipynb #survey-030
 def _groups(n, pairs):
     "The number of each item's group: that of its first member."
     first = list(range(n))
@@ -265,7 +273,7 @@ def _copies(seen, least):
     pairs = [(i, same[i]) for i in range(len(seen))] + [(one[i], one[j]) for i, j in near]
     return same, _groups(len(seen), pairs)
 
-# %% ../nbs/tools/survey.ipynb #survey-030
+# %% ../nbs/tools/survey.ipynb #survey-033
 @dataclass(eq=False)
 class Audit:
     """What is in a folder of photos; print it to read it.
@@ -355,16 +363,14 @@ class Audit:
     def __repr__(self):
         return "\n".join([_headline(self), *_counts(self), *(f"- {k}" for k in _findings(self))])
 
-# %% ../nbs/tools/survey.ipynb #survey-031
+# %% ../nbs/tools/survey.ipynb #survey-034
 def _number(n, word, plural=None):
     return f"{n} {word if n == 1 else plural or word + 's'}"
 
 
 def _headline(audit):
-    total, classes = (
-        _number(len(audit.seen), "image"),
-        _number(len(audit.classes), "class", "classes"),
-    )
+    total = _number(len(audit.seen), "image")
+    classes = _number(len(audit.classes), "class", "classes")
     good = " Nothing to report." if not _findings(audit) else ""
     return f"{audit.folder}: {total} in {classes}.{good}"
 
@@ -382,7 +388,13 @@ def _group_names(groups):
     "Groups of copies as text, a few of them."
     return _names([" = ".join(g[:3]) + " = ..." * (len(g) > 3) for g in groups], 3)
 
-# %% ../nbs/tools/survey.ipynb #survey-032
+# %% ../nbs/tools/survey.ipynb #survey-035
+def _heic(names):
+    "What to do about photos as iPhones take them, if there are any."
+    found = any(name.lower().endswith((".heic", ".heif")) for name in names)
+    return " (convert HEIC and HEIF to JPEG)" * found
+
+
 def _findings(audit):
     "A line per finding."
     bad = [f"{path} ({reason})" for path, reason in audit.unreadable.items()]
@@ -391,7 +403,7 @@ def _findings(audit):
         (bad, "{} cannot be used", "file"),
         (audit.empty, "{} without a readable image, left out", "class", "classes"),
         (audit.outside, "{} in no class folder, left out", "image"),
-        (audit.others, "{} of other kinds, left out", "file"),
+        (audit.others, "{} of other kinds, left out" + _heic(audit.others), "file"),
         (audit.beside, "{} beside train, left out", "folder"),
         (audit.small, "{} smaller than the crop, and so enlarged", "image"),
     ]
@@ -402,19 +414,28 @@ def _findings(audit):
         (audit.leaks, "copies in different parts"),
     ]
     lines = [f"{text.format(_number(len(n), *w))}: {_names(n)}" for n, text, *w in listed if n]
-    lines += [f"{_number(audit.ignored, 'hidden entry', 'hidden entries')} ignored"] * (
-        audit.ignored > 0
-    )
-    lines += [f"{audit.imbalance:.1f} images of the largest class for one of the smallest"] * (
-        audit.imbalance > 3
-    )
-    lines += [f"brought to RGB: {changed}"] * bool(changed)
-    lines += [
-        f"{_number(len(g), 'group')} of {text}: {_group_names(g)}" for g, text in grouped if g
+    few = [
+        (audit.ignored, f"{_number(audit.ignored, 'hidden entry', 'hidden entries')} ignored"),
+        (
+            audit.imbalance > 3,
+            f"{audit.imbalance:.1f} images of the largest class for one of the smallest",
+        ),
+        (changed, f"brought to RGB: {changed}"),
     ]
-    return lines + audit.notes
+    few += [(g, f"{_number(len(g), 'group')} of {text}: {_group_names(g)}") for g, text in grouped]
+    return lines + [text for found, text in few if found] + audit.notes
 
-# %% ../nbs/tools/survey.ipynb #survey-034
+# %% ../nbs/tools/survey.ipynb #survey-037
+def _preprocess(given):
+    "The preprocessing asked for, or a sentence."
+    if given is None or isinstance(given, Preprocess):
+        return given or Preprocess()
+    kind, advice = type(given).__name__, "give a Preprocess, the second thing that backbone returns"
+    if isinstance(given, tuple) and len(given) == 2:
+        kind, advice = "pair", "give its second part, if backbone made it"
+    raise TypeError(f"preprocess is a {kind}: {advice}.")
+
+
 def _folder(path):
     "The path of a folder, or a sentence."
     try:
@@ -449,28 +470,46 @@ def _classes(root, places, tree):
     return sorted(train)
 
 
+def _refuse_nested(root, files):
+    "Refuse classes that all hold the same folders, and no image beside them."
+    inside = {}
+    for path, part, label in files:
+        if part in ("", "train"):
+            below = path.split("/")[2 if part else 1 :]
+            inside.setdefault(label, set()).add(below[0] if len(below) > 1 else "")
+    same, *others = inside.values()
+    if len(same) > 1 and "" not in same and all(other == same for other in others):
+        raise ValueError(
+            f"{root} has the same folders, {_names(sorted(same))}, in each of "
+            f"{_names(sorted(inside))}: if the former are your classes, give one of the latter, or "
+            "name these train, valid and test; if not, put the images directly into the latter."
+        )
+
+
 def _too_few(root, names, tree):
     "Say what a folder with fewer than two classes seems to be."
     if not any(tree.classes.values()):
         raise ValueError(f"{root} has no class folders: put images into {root}/CLASS/.")
     if not names:
         raise ValueError(
-            f"{root} has class folders but no image in them: see {_names(tree.others)}."
+            f"{root} has class folders but no image in them: see "
+            f"{_names(tree.others) or 'what they hold'}{_heic(tree.others)}."
         )
     raise ValueError(
         f"{root} has images of one class only, {names[0]}: give at least two class folders, or "
         f"{root / names[0]} if the classes lie in there."
     )
 
-# %% ../nbs/tools/survey.ipynb #survey-035
+# %% ../nbs/tools/survey.ipynb #survey-038
 def survey(path, preprocess=None, workers=None, memory=0, near=0.95):
     """Decode every file once: (Audit, pixels of each image seen or None if not kept).
 
     `memory` is the number of bytes that all pixels may take to be kept; the rest as for `audit`.
     """
-    preprocess, root, workers = preprocess or Preprocess(), _folder(path), thread_count(workers)
+    preprocess, root, workers = _preprocess(preprocess), _folder(path), thread_count(workers)
     tree = _tree(root)
     _classes(root, tree.files, tree)
+    _refuse_nested(root, tree.files)
     keep = len(tree.files) * np.prod(preprocess.shape) <= memory
     found = ahead(lambda p: _see(root, preprocess, keep, p), tree.files, workers, 4 * workers)
     found = list(_watched(found, len(tree.files), f"reading {root}"))
@@ -499,15 +538,16 @@ def survey(path, preprocess=None, workers=None, memory=0, near=0.95):
     )
     return audit, pixels if keep else None
 
-# %% ../nbs/tools/survey.ipynb #survey-036
+# %% ../nbs/tools/survey.ipynb #survey-039
 def audit(path, preprocess=None, workers=None, near=0.95):
     """Decode every image of a folder once and report what was found.
 
     Parameters
     ----------
     path : str or Path
-        `class/image.jpg`, or `train|valid|test/class/image.jpg`; `val` and `validation` are
-        other names of `valid`. Images may lie deeper in a class folder.
+        `class/image.jpg`, or `train|valid|test/class/image.jpg`; `training`, `testing`, `val`,
+        `validation`, `eval` and `evaluation` are other names of these. Images may lie deeper in
+        a class folder.
     preprocess : Preprocess, optional
         What "smaller than the crop" refers to; `Preprocess()` if not given.
     workers : int, optional

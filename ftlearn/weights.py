@@ -13,7 +13,8 @@ import secrets
 import sys
 import time
 from contextlib import contextmanager
-from http.client import HTTPException
+from errno import EDQUOT, EEXIST, EISDIR, ENOSPC, ENOTDIR
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -259,8 +260,7 @@ def _append(url, partial, timeout, progress):
     request = Request(url, headers={"User-Agent": "ftlearn", **wanted})
     with urlopen(request, timeout=timeout) as answer, open(partial, "r+b") as file:
         have = file.seek(have if answer.status == 206 else 0)
-        length = answer.headers["Content-Length"]
-        total = have + int(length) if length else None
+        total = None if answer.length is None else have + answer.length
         pieces = _pieces(answer, trouble)
         for piece in _counted(pieces, partial.stem, have, total) if progress else pieces:
             file.write(piece)
@@ -282,6 +282,8 @@ def _answered(url, error):
     said = f"{url} answered {error.code} {error.reason}: try later, or give a local file."
     if error.code in (404, 410):
         said = f"There is no file at {url} ({error.code} {error.reason}): check the address."
+    elif error.code < 400:
+        said = f"{url} leads on to no file ({error.code}): check the address."
     elif error.code == 416:
         return None
     elif error.code == 429 or error.code >= 500:
@@ -302,6 +304,8 @@ def _attempt(url, partial, timeout, progress):
             f"There is no connection to {urlsplit(url).netloc} ({reason}): connect once, give "
             "a local file with weights=..., or use backbone='letters', which ships with ftlearn."
         ) from error
+    except (InvalidURL, ValueError) as error:
+        raise WeightsError(f"{url} leads on to an address that is none: check it.") from error
     except (TimeoutError, ConnectionError, HTTPException) as error:
         return _halted(url, [error], timeout)
     except OSError as error:
@@ -309,18 +313,24 @@ def _attempt(url, partial, timeout, progress):
 
 
 def _unwritable(folder, error):
+    advice = "see who may write there"
+    if error.errno in (EEXIST, EISDIR, ENOTDIR):
+        advice = "move away what is in the way"
+    elif error.errno in (EDQUOT, ENOSPC):
+        advice = "free some space there"
     return (
-        f"Cannot write to {folder} ({error.strerror}): free some space there, "
+        f"Cannot write to {error.filename or folder} ({error.strerror}): {advice}, "
         "or set TORCH_HOME to another folder."
     )
 
 # %% ../nbs/tools/weights.ipynb #weights-037
 def _place(url, sha256, folder):
     """The file that a download will become; its folder is made."""
-    parts = urlsplit(str(url))
-    if parts.scheme not in ("http", "https") or not Path(parts.path).name or " " in str(url):
+    name = _file_name(str(url))
+    if not name:
         raise WeightsError(
-            f"{url!r} is no address of a file on the web: it should look like https://host/file."
+            f"{str(url)[:200]!r} is no address of a file on the web: it should look like "
+            "https://host/file, without spaces and in plain ASCII (é is %C3%A9)."
         )
     if not re.fullmatch("[0-9a-fA-F]{8,64}", str(sha256)):
         raise WeightsError(f"sha256 is {sha256!r}: give at least its first 8 hexadecimal digits.")
@@ -332,7 +342,17 @@ def _place(url, sha256, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WeightsError(_unwritable(folder, error)) from error
-    return Path(folder) / Path(parts.path).name
+    return Path(folder) / name
+
+
+def _file_name(url):
+    """The last part of a web address, empty if it is none."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        return ""
+    return Path(parts.path).name if known and re.fullmatch("[!-~]+", url) else ""
 
 # %% ../nbs/tools/weights.ipynb #weights-038
 def download(url, sha256, folder=None, progress=True, timeout=30.0, pause=1.0):
@@ -379,7 +399,12 @@ def download(url, sha256, folder=None, progress=True, timeout=30.0, pause=1.0):
 # %% ../nbs/tools/weights.ipynb #weights-040
 def _known(path, expected):
     """A file that was there before the call."""
-    found = file_sha256(path)
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error.strerror}): move it away to download it again."
+        ) from error
     if found.startswith(expected):
         return path
     raise WeightsError(

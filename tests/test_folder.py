@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+import unicodedata
 from dataclasses import asdict
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def test_preprocess_is_a_value_that_survives_json():
     assert hash(settings) == hash(Preprocess(232, 224, "bicubic", 1))
     with pytest.raises(AttributeError):
         settings.crop = 3
+    counted = Preprocess(np.int64(232), np.int32(224), "bicubic", np.uint8(1))
+    assert counted == settings and json.dumps(asdict(counted)) == json.dumps(asdict(settings))
 
 
 def test_grey_is_grey():
@@ -205,6 +208,8 @@ def test_changes_in_words():
     assert changes(picture(0)) == ()
     assert changes(picture(0).convert("LA")) == ("grey", "transparent")
     assert changes(picture(0).convert("YCbCr")) == ("YCbCr",)
+    assert changes(Image.fromarray(np.float32([[0, 1]]))) == ("float 0-1",)
+    assert changes(Image.fromarray(np.float32([[np.nan, 1.1]]))) == ("float 0-255",)
 
 
 def bomb(path):
@@ -258,6 +263,8 @@ def test_an_image_that_was_only_opened_may_still_be_cut_short(tmp_path):
         (dict(crop=True), "crop is True"),
         (dict(interpolation="cubic"), "No interpolation 'cubic'"),
         (dict(channels=4), "channels is 4"),
+        (dict(channels=True), "channels is True"),
+        (dict(channels=3.0), "channels is 3.0"),
     ],
 )
 def test_nonsense_is_refused(settings, words):
@@ -398,6 +405,69 @@ def test_parts_as_they_are_given(tmp_path):
 def test_a_class_may_be_called_train(tmp_path):
     found = audit(tree(tmp_path, train=3, car=3), SMALL)
     assert found.classes == ["car", "train"] and list(found.counts) == [""]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training", "test"),
+        ("train", "testing"),
+        ("Training", "eval", "Test"),
+        ("train", "evaluation"),
+    ],
+)
+def test_parts_by_their_other_names(tmp_path, names):
+    root = tree(tmp_path, **{f"{name}__{c}": 3 for name in names for c in ("cat", "dog")})
+    found = audit(root, SMALL)
+    part = {"tr": "train", "te": "test", "ev": "valid"}
+    assert found.classes == ["cat", "dog"]
+    assert list(found.counts) == [part[name[:2].lower()] for name in names]
+
+
+def test_a_part_twice_by_another_name(tmp_path):
+    root = tree(tmp_path, train__cat=2, training__cat=2, test__cat=2)
+    refused("has train and training, the same part twice", root)
+
+
+@pytest.mark.parametrize("names", [("images", "masks"), ("train/images", "train/masks")])
+def test_classes_that_lie_one_level_down_are_refused(tmp_path, names):
+    counts = {f"{name}/{c}".replace("/", "__"): 2 for name in names for c in ("cat", "dog")}
+    root = tree(tmp_path, **counts)
+    said = refused("has the same folders, cat, dog, in each of images, masks: if the", root)
+    assert "name these train, valid and test" in said
+    put(root / names[0] / "one.png", picture(50))  # an image of its own: these are the classes
+    assert audit(root, SMALL).classes == ["images", "masks"]
+
+
+def test_folders_inside_a_class_may_have_any_names(tmp_path):
+    root = tree(tmp_path / "a", cat__day=2, cat__night=2, dog__day=2, dog__dusk=2)
+    assert audit(root, SMALL).counts == {"": {"cat": 4, "dog": 4}}
+    root = tree(tmp_path / "b", cat__images=2, dog__images=2)
+    assert audit(root, SMALL).classes == ["cat", "dog"]
+
+
+def test_two_spellings_of_a_name_are_one_class(tmp_path):
+    composed, taken_apart = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert composed != taken_apart
+    parts = {f"train__{composed}": 3, f"val__{taken_apart}": 2, "train__zoo": 3, "val__zoo": 2}
+    photos = read(tree(tmp_path / "a", **parts))
+    assert photos.classes == [composed, "zoo"] and len(photos.valid) == 4
+    photos = read(tree(tmp_path / "b", **{composed: 3, taken_apart: 3, "zoo": 6}), test=0)
+    assert photos.audit.counts[""] == {composed: 6, "zoo": 6}
+    assert all(path.is_file() for paths in photos.paths.values() for path in paths)
+
+
+def test_photos_of_iphones_are_named(tmp_path):
+    root = tree(tmp_path, cat=3, dog=3)
+    (root / "cat/notes.txt").touch()
+    assert "convert" not in repr(audit(root, SMALL))
+    (root / "cat/IMG_1.HEIC").touch()
+    text = "2 files of other kinds, left out (convert HEIC and HEIF to JPEG): cat/IMG_1.HEIC, cat"
+    assert text in repr(audit(root, SMALL))
+    for name in ("a", "b"):
+        (tmp_path / "new" / name).mkdir(parents=True)
+        (tmp_path / "new" / name / "1.heif").touch()
+    refused("no image in them: see a/1.heif, b/1.heif .convert HEIC", tmp_path / "new")
 
 
 def test_links_in_a_circle_end(tmp_path):
@@ -543,6 +613,16 @@ def test_streamed_batches_are_those_in_memory(both):
             assert equal(every_batch(ours, epoch), every_batch(theirs, epoch))
     late = [list(data.batches(3, start=2)) for data in (memory.train, streamed.train)]
     assert all(equal(a, b) for a, b in zip(*late, strict=True))
+
+
+def test_a_program_may_change_its_folder(tmp_path, monkeypatch):
+    tree(tmp_path / "pets", cat=5, dog=5)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    photos = read("pets", memory=0)
+    monkeypatch.chdir("elsewhere")
+    assert len(every_batch(photos.train)) == 2
+    assert all(path.is_absolute() for paths in photos.paths.values() for path in paths)
 
 
 def test_workers_change_nothing(tmp_path):
@@ -702,8 +782,28 @@ def test_a_class_of_copies_cannot_be_split(tmp_path):
     root = tree(tmp_path, cat=6, dog=2)
     for i in range(2, 6):
         (root / f"dog/0{i}.jpg").write_bytes(jpeg(Image.open(root / f"dog/0{i % 2}.png"), 90 - i))
-    refused("6 images, of which only 2 are no copies", root)
+    refused("6 images; count copies once, .*, and only 2 are left, too few for 3 parts", root)
     assert len(read(root, near=None).train) > 0
+    for path in (root / "dog").iterdir():
+        (root / "cat" / f"again_{path.name}").write_bytes(path.read_bytes())
+    refused("class dog .* has 6 images; .* another class has too, and none is left", root)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("resnet18", "preprocess is a str: give a Preprocess"),
+        (224, "preprocess is a int: give a Preprocess"),
+        (0, "preprocess is a int"),
+        ((None, SMALL), "preprocess is a pair: give its second part"),
+    ],
+)
+def test_a_preprocess_is_asked_for(tmp_path, given, words):
+    root = tree(tmp_path, cat=3, dog=3)
+    for act in (image_folder, audit):
+        with pytest.raises(TypeError, match=words) as caught:
+            act(root, given)
+        assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -716,6 +816,8 @@ def test_a_class_of_copies_cannot_be_split(tmp_path):
         (dict(valid=0.5, test=0.5), "leave nothing to train on"),
         (dict(workers=0), "workers is 0"),
         (dict(batch_size=0), "batch_size is 0"),
+        (dict(seed="a"), "seed is 'a'"),
+        (dict(seed=-1), "seed is -1"),
         (dict(memory="4 GB"), "memory is '4 GB'"),
         (dict(near=95), "near is 95"),
     ],

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ftlearn.data import Columns
+from ftlearn.features import cache
 from ftlearn.freezing import fingerprint, freeze, is_frozen, report, unfreeze
 from ftlearn.losses import cross_entropy
 from ftlearn.models import glyphnet, split, stages
@@ -170,6 +171,43 @@ def test_what_is_no_module_is_refused(call, wrong):
         call(wrong)
 
 
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm])
+def test_a_batch_norm_without_statistics_is_refused_and_nothing_is_changed(kind):
+    norm = kind(4, track_running_stats=False)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(0.5), norm))
+    with pytest.raises(ValueError, match=rf"'1\.1', a {kind.__name__}, constant: .*\.$") as info:
+        freeze(model)
+    assert len(str(info.value)) < 400 and "\n" not in str(info.value)
+    assert not any(getattr(part, "frozen", False) for part in model.modules())
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    with pytest.raises(ValueError, match=f"freeze cannot make this {kind.__name__} constant"):
+        freeze(norm)
+    freeze(model[0])
+    with pytest.raises(ValueError, match="cache needs a frozen module"):
+        cache(model, Columns(torch.zeros(2, 4), torch.zeros(2)))
+
+
+@pytest.mark.parametrize("stores", [False, True])
+def test_instance_norm_and_a_switched_off_batch_norm_can_be_constant(stores):
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) + 2
+    for norm in nn.InstanceNorm2d(3, track_running_stats=stores), nn.BatchNorm2d(3):
+        norm(x)
+        norm.track_running_stats = stores
+        before = bits(freeze(norm))
+        whole = train_mode(norm)(x)
+        assert torch.allclose(whole[:2], norm(x[:2]), atol=1e-6) and not moved(norm, before)
+
+
+def test_freeze_stops_the_vectors_of_spectral_norm():
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+    before = bits(layer)
+    train_mode(layer)(torch.ones(2, 3))
+    assert moved(layer, before)
+    before = bits(freeze(layer))
+    train_mode(layer)(torch.ones(2, 3))
+    assert not moved(layer, before)
+
+
 def test_fingerprint_sees_every_bit_and_nothing_else(model):
     print_before = fingerprint(model)
     assert fingerprint(copy.deepcopy(model).eval()) == print_before == fingerprint(freeze(model))
@@ -305,6 +343,17 @@ def test_report_knows_dropout_norms_without_weights_and_odd_marks():
     norm = freeze(nn.BatchNorm1d(2)).requires_grad_(True)
     rows = by_name(nn.Sequential(norm, nn.Linear(2, 2)))
     assert rows["0"] == (4, 4, "learns, in evaluation mode")
+
+
+def test_report_says_the_worst_first_and_never_calls_a_batch_dependent_norm_frozen():
+    norm = nn.BatchNorm1d(2, track_running_stats=False)
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5), norm, nn.Linear(2, 2))
+    model[:3].requires_grad_(False)
+    rows = by_name(model)
+    assert rows["0"] == (4, 0, "statistics move") and rows["2"] == (4, 0, "depends on the batch")
+    assert by_name(model[:3])["total"] == (8, 0, "depends on the batch")
+    bare = nn.BatchNorm1d(2, affine=False, track_running_stats=False)
+    assert by_name(nn.Sequential(bare, nn.Linear(2, 2)))["0"] == (0, 0, "depends on the batch")
 
 
 def test_report_works_without_a_linear_head_and_on_a_bare_layer():

@@ -729,3 +729,30 @@ def test_a_view_is_a_module_with_the_names_of_the_model():
         "normalize.std",
     ]
     assert all(n.startswith(("layer", "head.2")) for n in head.state_dict())
+
+
+class Diary(nn.Module):
+    """Writes on itself in every forward, as user models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.register_buffer("seen", torch.zeros(4))
+        self.calls, self.last = 0, "nothing"
+
+    def forward(self, x):
+        self.calls += 1
+        h = self.inner(x)
+        self.last = self.fresh = self.inner.said = h
+        self.seen = self.seen + 1
+        return self.head(h)
+
+
+@pytest.mark.parametrize("look", [stages, lambda m: split(m, "head"), lambda m: split(m, "inner")])
+def test_looking_at_a_model_writes_nothing_on_it(look):
+    model = Diary()
+    seen = model.seen
+    look(model)
+    assert (model.calls, model.last) == (0, "nothing") and model.seen is seen
+    assert not hasattr(model, "fresh") and not hasattr(model.inner, "said")
+    assert model(torch.zeros(1, 4)).shape == (1, 2) and model.calls == 1

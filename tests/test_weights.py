@@ -9,15 +9,17 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from loopback import shelf
+from loopback import Answer, shelf
 from safetensors.torch import save_file
 from torch import nn
 
+import ftlearn.weights
 from ftlearn.weights import (
     WeightsError,
     bundled,
@@ -499,8 +501,8 @@ def test_ctrl_c_in_the_middle_and_a_second_call(server, fetch, tmp_path):
 
     def interrupt():
         partial = tmp_path / "net.pth.partial"
-        while not partial.exists():
-            pass
+        while partial.stat().st_size == 0:  # an interrupt before `with` leaves a file to the GC
+            time.sleep(0.01)
         seen.append(listing(tmp_path))
         signal.pthread_kill(main, signal.SIGINT)
 
@@ -532,19 +534,87 @@ def test_a_full_disk(server, fetch, tmp_path):
 
 def test_a_folder_that_cannot_be_made_or_written(server, fetch, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(WeightsError, match="Cannot write to .*file"):
+    with pytest.raises(
+        WeightsError, match="Cannot write to .*file.*: move away what is in the way"
+    ):
         fetch(folder=tmp_path / "file" / "cache")
 
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "touch", refuse)
-    with pytest.raises(WeightsError, match="Permission denied.: free some space"):
+    with pytest.raises(WeightsError, match="Permission denied.: see who may write there"):
         fetch()
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "net.pth", "ftp://host/net.pth", "https://host/", "https://h/a b"]
+    "name, words",
+    [
+        ("net.pth", "net.pth cannot be read .Is a directory.: move it away"),
+        ("net.pth.partial", "Cannot write to .*partial .Is a directory.: move away what is in the"),
+    ],
+)
+def test_a_folder_where_the_file_should_be(fetch, tmp_path, name, words):
+    (tmp_path / name).mkdir()
+    with pytest.raises(WeightsError, match=words) as error:
+        fetch()
+    assert one_sentence(error) and listing(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", ""])
+def test_a_length_that_is_none_is_no_length(server, fetch, monkeypatch, length):
+    send = Answer.send_header
+    change = {"Content-Length": length}
+    monkeypatch.setattr(Answer, "send_header", lambda self, k, v: send(self, k, change.get(k, v)))
+    assert fetch(progress=True).read_bytes() == DATA and len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "target, words",
+    [
+        (None, "leads on to no file .302."),  # to itself, for ever
+        ("file:///etc/passwd", "leads on to no file .302."),
+        ("http://127.0.0.1:port/net.pth", "leads on to an address that is none"),
+    ],
+)
+def test_redirects_that_lead_nowhere(server, fetch, monkeypatch, target, words):
+    def redirect(self, code):
+        self.send_response(code)
+        self.send_header("Location", target or self.path)
+        self.end_headers()
+
+    monkeypatch.setattr(Answer, "send_error", redirect)
+    server.status = [302] * 99
+    with pytest.raises(WeightsError, match=words) as error:
+        fetch()
+    assert one_sentence(error)
+
+
+def test_a_redirect_to_half_an_address(fetch, monkeypatch):
+    def urlopen(*_, **__):  # the true one would leave a socket to the garbage collector
+        raise ValueError("Invalid IPv6 URL")
+
+    monkeypatch.setattr(ftlearn.weights, "urlopen", urlopen)
+    with pytest.raises(WeightsError, match="leads on to an address that is none") as error:
+        fetch()
+    assert one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "net.pth",
+        "ftp://host/net.pth",
+        "https://host/",
+        "https:///net.pth",
+        "https://h/a b",
+        "https://h/a\nb",
+        "https://host/é.pth",
+        "http://[::1/net.pth",
+        "http://host:port/net.pth",
+        None,
+    ],
 )
 def test_only_addresses_of_files_on_the_web_are_asked(url, tmp_path):
     with pytest.raises(WeightsError, match="is no address of a file on the web") as error:
