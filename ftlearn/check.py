@@ -1050,7 +1050,11 @@ def _rate07(answer):
         return "there the loss has hardly begun to fall: it would learn, slowly."
     if rate > 0.25:
         return "there the loss rises already."
-    if rate > 0.016:
+    if 0.016 < rate <= 0.03:
+        return (
+            "most of the fall is over there: it may do, but halfway down is further from the edge."
+        )
+    if rate > 0.03:
         return "that is the bottom of the curve, next to the edge: stay clear of it."
 
 

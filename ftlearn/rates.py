@@ -36,27 +36,99 @@ def _learns(module, name):
 _LISTS = nn.Sequential, nn.ModuleList, nn.ModuleDict
 
 
-def _blocks(model):
+def _blocks(model, trunk):
     "The classes of modules that are one piece: layers, and whatever has shortcuts or branches."
-    inner = [m for m in model.modules() if m is not model and not isinstance(m, _LISTS)]
+    inner = [m for name, m in model.named_modules() if name not in trunk]
+    inner = [m for m in inner if not isinstance(m, _LISTS)]
     return {type(m) for m in inner if not any(m.children()) or not _is_chain(m)}
 
+# %% ../nbs/07_rates.ipynb #07-rates-027
+def _trunk(model):
+    "The names of the model and of the networks that it only wraps."
+    names, module = [""], model
+    while True:
+        parts = {n: m for n, m in module.named_children() if any(True for _ in m.parameters())}
+        if len(parts) > 1:  # a new head or stem is no network: it holds no list of modules
+            parts = {n: m for n, m in parts.items() if any(map(_is_list, m.modules()))}
+        if len(parts) != 1:
+            return names
+        ((name, module),) = parts.items()
+        names.append(f"{names[-1]}.{name}".strip("."))
 
-def _pieces(model, name, blocks):
+
+def _is_list(module):
+    return isinstance(module, _LISTS) and any(True for _ in module.parameters())
+
+# %% ../nbs/07_rates.ipynb #07-rates-028
+def _settings(nodes):
+    "Optional arguments, sizes, and what is made of them alone: no tensors to be kept alive."
+    found = set()
+    for node in nodes:
+        asked = node.args[1] if node.target is getattr else node.target
+        size = asked in ("shape", "ndim", "size", "dim", "numel")
+        optional = node.op == "placeholder" and node.args
+        inputs = set(node.all_input_nodes)
+        if size or optional or (inputs and inputs <= found):
+            found.add(node)
+    return found
+
+
+def _sections(module):
+    "The submodules that forward calls, in its order, between cuts where one tensor is alive."
+    names = _calls(module)
+    try:
+        with _unchanged(module):
+            nodes = list(_trace(module).nodes)
+    except ValueError:
+        return [[name] for name in names]
+    settings, found, last, section = _settings(nodes), {}, 0, 0
+    for i, node in enumerate(nodes):
+        if node.op == "call_module" and node.target in names:
+            alive = [set(_alive(nodes, place)) - settings for place in range(last + 1, i + 1)]
+            section = i if not last or any(len(tensors) == 1 for tensors in alive) else section
+            found.setdefault(node.target, section)
+            last = i
+    return [[n for n in names if found[n] == s] for s in sorted(set(found.values()))]
+
+# %% ../nbs/07_rates.ipynb #07-rates-029
+def _pieces(model, name, inside):
     "Yield the parameters of one piece after the other, by name, and whether it is a layer."
     module = model.get_submodule(name)
-    inner = () if name and type(module) in blocks else _calls(module)
+    inner = inside(name, module)
     piece = dict(module.named_parameters(name, recurse=not inner))
     yield piece, not inner and any(p.ndim > 1 for p in piece.values())
-    for part in inner:
-        yield from _pieces(model, f"{name}.{part}".strip("."), blocks)
+    for section in inner:
+        paths = [f"{name}.{part}".strip(".") for part in section]
+        if len(paths) == 1:
+            yield from _pieces(model, *paths, inside)
+        else:
+            parts = [model.get_submodule(path).named_parameters(path) for path in paths]
+            piece = {n: p for part in parts for n, p in part}
+            yield piece, any(p.ndim > 1 for p in piece.values())
 
-# %% ../nbs/07_rates.ipynb #07-rates-027
+
+def _all_pieces(model, cut=_sections):
+    "All pieces, and at last what forward never calls by name."
+    trunk, calls = _trunk(model), lambda module: [[name] for name in _calls(module)]
+    blocks = _blocks(model, trunk)
+
+    def inside(name, module):
+        if name in trunk:
+            return cut(module)
+        return () if type(module) in blocks else calls(module)
+
+    pieces = list(_pieces(model, "", inside))
+    if cut is _sections and sum(is_layer for _, is_layer in pieces) < 2:
+        return _all_pieces(model, calls)
+    return [*pieces, (dict(model.named_parameters()), False)]
+
+# %% ../nbs/07_rates.ipynb #07-rates-031
 def layers(model):
     """The parameters of a model, layer by layer in the order of forward, the head last.
 
     A layer is what lies between two places where exactly one tensor is alive: a convolution, a
-    linear layer, a residual block. What has no matrix or kernel joins the layer before it.
+    linear layer, a residual block. What has no matrix or kernel joins the layer before it. Where
+    forward cannot be followed, or has no such place, each of its children is taken for itself.
 
     Parameters
     ----------
@@ -77,8 +149,7 @@ def layers(model):
     if not isinstance(model, nn.Module):
         raise TypeError(f"The layers of a {type(model).__name__} are unknown: pass an nn.Module.")
     found, begun, taken = [[]], False, set()
-    rest = dict(model.named_parameters()), False
-    for piece, is_layer in [*_pieces(model, "", _blocks(model)), rest]:
+    for piece, is_layer in _all_pieces(model):
         if is_layer and begun:
             found.append([])
         begun = begun or is_layer
@@ -86,14 +157,15 @@ def layers(model):
         taken |= {id(p) for p in piece.values()}
     return found
 
-# %% ../nbs/07_rates.ipynb #07-rates-030
+# %% ../nbs/07_rates.ipynb #07-rates-034
 def param_groups(model, lr, layer_decay=1.0, weight_decay=0.0):
     """Groups for an optimizer: every trainable parameter once, with its rate and weight decay.
 
     The rate of a layer is ``lr * layer_decay ** distance``, with the head at distance 0 and
     frozen layers counted (Clark et al., 2020; Bao et al., 2022). Weight decay applies to
-    matrices and kernels: what has more than one dimension and is named "weight". Norms, biases,
-    class tokens, position embeddings and tables are not decayed.
+    matrices and kernels: what has more than one dimension and is named a weight. Norms of any
+    shape, biases, class tokens, embeddings, other tables and the parts into which a
+    parametrization takes a weight apart are not decayed.
 
     Parameters
     ----------
@@ -124,13 +196,24 @@ def param_groups(model, lr, layer_decay=1.0, weight_decay=0.0):
     for i, layer in enumerate(found, 1):
         for name, p in layer:
             if p.requires_grad:
-                decay = weight_decay if p.ndim > 1 and name.endswith("weight") else 0.0
+                decay = weight_decay if _decays(model, name, p) else 0.0
                 groups.setdefault((lr * layer_decay ** (len(found) - i), decay), []).append(p)
     if not groups:
         raise ValueError("Nothing is trainable: unfreeze a part of the model, at least its head.")
     return [{"params": ps, "lr": r, "weight_decay": d} for (r, d), ps in groups.items()]
 
-# %% ../nbs/07_rates.ipynb #07-rates-031
+# %% ../nbs/07_rates.ipynb #07-rates-035
+_TABLES = nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag
+
+
+def _decays(model, name, parameter):
+    "Whether a parameter is a matrix or kernel; recurrent layers have several of them."
+    owner, _, last = name.rpartition(".")
+    if parameter.ndim < 2 or isinstance(model.get_submodule(owner), _TABLES):
+        return False
+    return last.endswith("weight") or last.startswith(("weight_ih", "weight_hh", "weight_hr"))
+
+
 def _check_numbers(lr, layer_decay, weight_decay):
     if not 0 < lr < math.inf:
         raise ValueError(f"lr is {lr}: give a rate above 0, or freeze what should not move.")
@@ -141,7 +224,7 @@ def _check_numbers(lr, layer_decay, weight_decay):
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay is {weight_decay}: give 0 or a small positive number.")
 
-# %% ../nbs/07_rates.ipynb #07-rates-060
+# %% ../nbs/07_rates.ipynb #07-rates-066
 def _snapshot(value):
     "A function that gives a tensor, dictionary or list the contents that it has now."
     kept = None
@@ -164,7 +247,7 @@ def _snapshot(value):
 
     return back
 
-# %% ../nbs/07_rates.ipynb #07-rates-063
+# %% ../nbs/07_rates.ipynb #07-rates-069
 @contextlib.contextmanager
 def _as_found(step):
     "Give back, to the bit, whatever updates inside the block change."
@@ -187,12 +270,15 @@ def _as_found(step):
         random.setstate(chance[0])
         np.random.set_state(chance[1])  # noqa: NPY002
 
-# %% ../nbs/07_rates.ipynb #07-rates-066
+# %% ../nbs/07_rates.ipynb #07-rates-072
 def lr_find(step, data, lowest=1e-6, highest=1.0, updates=100):
-    """A learning-rate range test (Smith, 2017), which leaves everything as it was found.
+    """A learning-rate range test (after Smith, 2017), which leaves everything as it was found.
 
-    The rate grows by the same factor at every update. Groups keep their ratios. The test stops
-    early when the mean of five losses is twice that of the first five, or a loss is not finite.
+    The rate grows by the same factor at every update (Gugger, 2018). Groups keep their ratios.
+    What the trace suggests depends on `updates` and on the range: with half the updates, or with
+    a range of twice as many factors of ten, the suggestion is twice as high or more. Compare
+    only tests with the same settings; the lesson tried its suggestions with these defaults.
+    The test stops early when the mean of five losses is twice that of the first five, or a loss is not finite.
     Weights, buffers, modes, gradients, the optimizer's memory and rates, and the random states
     of torch, Python and NumPy are then the same bits as before, also after an exception.
 
@@ -228,7 +314,7 @@ def lr_find(step, data, lowest=1e-6, highest=1.0, updates=100):
                     break
     return _curve(rates, losses)
 
-# %% ../nbs/07_rates.ipynb #07-rates-067
+# %% ../nbs/07_rates.ipynb #07-rates-073
 def _own_rates(step):
     "Stop hooks and schedules, give every group its own rate; returns the highest."
     step.after = ()
@@ -247,7 +333,7 @@ def _diverged(losses):
     start = sum(losses[:5]) / len(losses[:5])
     return not math.isfinite(losses[-1]) or sum(losses[-5:]) / 5 > start + abs(start)
 
-# %% ../nbs/07_rates.ipynb #07-rates-069
+# %% ../nbs/07_rates.ipynb #07-rates-075
 def _check_range(lowest, highest, updates):
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
@@ -269,7 +355,7 @@ def _curve(rates, losses):
         losses = losses[:-1]
     return RateTrace(rates[: len(losses)], losses)
 
-# %% ../nbs/07_rates.ipynb #07-rates-071
+# %% ../nbs/07_rates.ipynb #07-rates-077
 def _smooth(losses):
     "Each loss averaged with its neighbours, a twentieth of the curve to either side."
     reach = len(losses) // 20
@@ -288,7 +374,7 @@ def _halfway(rates, curve):
     halfway = (curve[0] + min(curve)) / 2
     return next(rate for rate, value in zip(rates, curve) if value <= halfway)
 
-# %% ../nbs/07_rates.ipynb #07-rates-074
+# %% ../nbs/07_rates.ipynb #07-rates-080
 def _draw(trace):
     curve, (figure, axes) = _smooth(trace.losses), panels(size=(6, 3))
     axes.plot(trace.rates, trace.losses, ".", color="#999999", markersize=4)
@@ -305,7 +391,7 @@ def _draw(trace):
         axes.text(at, low + 1.09 * height, f" suggestion {at:.1e} ", **words)
     return figure
 
-# %% ../nbs/07_rates.ipynb #07-rates-075
+# %% ../nbs/07_rates.ipynb #07-rates-081
 class RateTrace:
     """The curve of a range test, made by `lr_find`.
 
@@ -326,6 +412,9 @@ class RateTrace:
     @property
     def suggestion(self):
         """The first rate at which the smooth loss has come half of its way down.
+
+        It depends on how fast the rate grew: the more updates per factor of ten, the lower it
+        is. With the defaults of `lr_find`, rates up to it add up to about seven times itself.
 
         Raises
         ------

@@ -39,6 +39,8 @@ def _cached(body, sets, memory, amp=None):
     "The sets behind the frozen body, if they fit into memory; and a note."
     if body is None:
         return None, "no part is constant, so nothing is cached"
+    if not all(getattr(data, "constant", True) for data in sets):
+        return None, "the images change from epoch to epoch, so nothing is cached"
     size = sum(len(data) * _bytes(body, data) for data in sets)
     if size > memory:
         return None, f"the features of the frozen part would take {size / 1e9:.1f} GB: not cached"

@@ -42,16 +42,41 @@ def settings_of(groups, model, rate="lr"):
     return dict(held)
 
 
+def wrapped(net):
+    """A model as `backbone` makes it."""
+    return nn.Sequential(OrderedDict(normalize=Normalize(0.5, 0.2), net=net))
+
+
+class Holder(nn.Module):
+    """A hand-made wrapper, whose forward depends on values."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x / 255) if x.max() > 1 else self.net(x)
+
+
+FORMS = {
+    "bare": lambda net: net,
+    "wrapped": wrapped,
+    "wrapped twice": lambda net: wrapped(wrapped(net)),
+    "held": Holder,
+}
+
+
 @pytest.mark.parametrize("family", ORACLES)
 @pytest.mark.parametrize("frozen", [False, True], ids=["all", "partly frozen"])
-def test_groups_are_those_of_timm(family, frozen):
+@pytest.mark.parametrize("form", FORMS)
+def test_groups_are_those_of_timm(family, frozen, form):
     model = ORACLES[family]()
     if frozen:
         freeze(model.get_submodule("layer2" if "resnet" in family else "blocks.1"))
     undecayed = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     theirs = param_groups_layer_decay(model, 0.05, undecayed, layer_decay=0.75)
     theirs = settings_of(theirs, model, "lr_scale")
-    ours = settings_of(param_groups(model, 1.0, 0.75, 0.05), model)
+    ours = settings_of(param_groups(FORMS[form](model), 1.0, 0.75, 0.05), model)
     assert ours.keys() == theirs.keys()
     assert {n: d for n, (_, d) in ours.items()} == {n: d for n, (_, d) in theirs.items()}
     assert all(ours[n][0] == pytest.approx(theirs[n][0], rel=1e-12) for n in ours)
@@ -86,9 +111,8 @@ def test_depths_of_known_networks(name):
     assert sorted(n for layer in found for n, _ in layer) == sorted(dict(model.named_parameters()))
     head = stages(model)[-1][1]
     assert {id(p) for p in head.parameters()} <= {id(p) for _, p in found[-1]}
-    wrapped = nn.Sequential(OrderedDict(normalize=Normalize(0.5, 0.2), net=model))
     assert [[f"net.{n}" for n, _ in layer] for layer in found] == [
-        [n for n, _ in layer] for layer in layers(wrapped)
+        [n for n, _ in layer] for layer in layers(wrapped(model))
     ]
 
 
@@ -142,18 +166,83 @@ def test_order_is_that_of_forward():
     assert [layer[0][0] for layer in layers(Reversed())] == ["first.weight", "last.weight"]
 
 
+class Moody(nn.Module):
+    """A forward that cannot be followed."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.b(self.a(x) if x.sum() > 0 else x)
+
+
+class Skip(nn.Module):
+    """Four layers, of which the second and the third have a shortcut around them."""
+
+    def __init__(self, early=False):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(4, 4) for _ in range(4))
+        self.early = early
+
+    def forward(self, x):
+        n = x.shape[0] if self.early else x.size(0) * 1
+        h = self.a(x)
+        h = h + self.c(self.b(h))
+        return self.d(h.reshape(n, -1))
+
+
+class Beside(nn.Module):
+    """Nothing is cut: every input stays alive."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.b(x) * self.a(x)
+
+
+def starts(model):
+    return [layer[0][0].removesuffix(".weight") for layer in layers(model)]
+
+
 def test_a_forward_that_cannot_be_followed():
-    class Moody(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.b(self.a(x) if x.sum() > 0 else x)
-
-    assert [layer[0][0] for layer in layers(Moody())] == ["a.weight", "b.weight"]
+    assert starts(Moody()) == ["a", "b"]
+    assert starts(wrapped(Moody())) == ["net.a", "net.b"]
+    assert starts(Holder(Moody())) == ["net.a", "net.b"]
     assert len(layers(nn.Sequential(nn.Linear(4, 4), Moody()))) == 2  # one piece
     assert len(layers(nn.Linear(4, 2))) == 1
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_shortcut_in_a_networks_own_forward(form, early):
+    names = starts(FORMS[form](Skip(early)))
+    assert [name.split(".")[-1] for name in names] == ["a", "b", "d"]
+    assert sum(len(layer) for layer in layers(FORMS[form](Skip()))) == 8
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_where_nothing_can_be_cut_children_are_layers(form):
+    found = layers(FORMS[form](Beside()))
+    assert [layer[0][0].split(".")[-2] for layer in found] == ["b", "a"]
+    assert len(param_groups(FORMS[form](Beside()), 1.0, 0.5)) == 2
+
+
+def test_a_piece_in_a_chain_stays_one():
+    assert len(layers(nn.Sequential(nn.Linear(4, 4), Skip(), Beside(), nn.Linear(4, 4)))) == 4
+
+
+@pytest.mark.parametrize("family", ORACLES)
+def test_a_body_that_cannot_be_followed_under_a_new_head(family):
+    net = ORACLES[family]()
+    depth = len(layers(net))
+    net.reset_classifier(0)
+    model = nn.Sequential(OrderedDict(net=net, head=nn.Linear(net.num_features, 3)))
+    assert len(layers(model)) == depth
+    head = {id(p) for p in model.head.parameters()}
+    assert head <= {id(p) for _, p in layers(model)[-1]}
 
 
 def test_groups_hold_the_trainable_ones_once(model):
@@ -177,6 +266,24 @@ def test_only_matrices_and_kernels_decay():
     chosen = settings_of(param_groups(swin, 1.0, 1.0, 0.1), swin)
     assert not any(d for n, (_, d) in chosen.items() if "relative_position" in n or "norm" in n)
     assert len(param_groups(model, 1.0, 1.0, 0.1)) == 2 and len(param_groups(model, 1.0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "decayed"),
+    [
+        (lambda: nn.Embedding(5, 4), []),
+        (lambda: nn.LayerNorm((5, 4)), []),
+        (lambda: nn.GroupNorm(2, 4), []),
+        (lambda: nn.GRU(3, 3), ["weight_ih_l0", "weight_hh_l0"]),
+        (lambda: nn.MultiheadAttention(4, 2), ["in_proj_weight", "out_proj.weight"]),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)), []),
+        (lambda: nn.ConvTranspose2d(2, 2, 3), ["weight"]),
+    ],
+)
+def test_what_decays_is_a_matrix_or_a_kernel(make, decayed):
+    model = make()
+    chosen = settings_of(param_groups(model, 1.0, 1.0, 0.1), model)
+    assert [n for n in dict(model.named_parameters()) if chosen[n][1]] == decayed
 
 
 def test_equal_values_are_not_equal_parameters():

@@ -230,6 +230,22 @@ def test_the_cache_is_filled_with_the_precision_of_the_run():
     assert ends[0] == ends[1]
 
 
+class Shifting(Columns):
+    """Images that are other ones in every epoch."""
+
+    constant = False
+
+    def batches(self, epoch=0, start=0):
+        for x, y in super().batches(epoch, start):
+            yield x + epoch, y
+
+
+def test_what_changes_from_epoch_to_epoch_is_not_cached(capsys):
+    moving = Shifting(*data().columns, batch_size=8)
+    history = follow(FAMILIES["resnet"](), [Phase("head", epochs=2)], moving)
+    assert "nothing is cached" in capsys.readouterr().out and len(history.losses) == 8
+
+
 class Careless(nn.Module):
     """Calls dropout as a function of its own mode, before the cut."""
 
