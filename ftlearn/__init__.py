@@ -18,7 +18,11 @@ _PUBLIC = {
     "freezing": "freeze unfreeze report",
     "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
     "rates": "param_groups lr_find",
+    "schedules": "constant linear cosine exponential polynomial chain warmup cooldown cosine_restarts "
+    "one_cycle inverse_square_root warmup_stable_decay trace plan extend Plateau",
     "recipes": "Phase Recipe",
+    "transforms": "Flip Crop Affine Elastic Blur Noise Erase Colour Each",
+    "augment": "views mixup cutmix l2_sp oversample out_of_fold suspects margin",
     "runs": "follow",
     "finetuned": "finetune FineTuned Prediction",
     "photos": "Preprocess open_image",

@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['planted', 'ex00_1', 'ex00_2', 'ex00_3', 'ex01_1', 'candidates', 'ex01_2', 'ex01_3', 'ex02_1', 'ex02_2', 'ex02_3',
            'ex03_1', 'ex03_2', 'ex03_3', 'ex04_1', 'ex04_2', 'ex04_3', 'ex04_4', 'ex05_1', 'ex05_2', 'ex05_3', 'ex06_1',
-           'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3', 'ex09_1', 'ex09_2', 'ex09_3']
+           'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3', 'ex08_1', 'late_loop', 'ex08_2',
+           'ex08_3', 'ex09_1', 'ex09_2', 'ex09_3', 'noisy', 'ex10_1', 'offers', 'ex10_2', 'ex10_3']
 
 # %% ../nbs/tools/check.ipynb #check-003
 def _hint(answer, test):
@@ -1063,6 +1064,131 @@ def ex07_3(answer=None):
     return _try("7.3", answer, _rate07, "where the loss falls fastest, and far from the edge.")
 
 # %% ../nbs/tools/check.ipynb #check-078
+def _compare08(found, right, slips=()):
+    "A hint at the first update whose factor is wrong, or at the slip that makes all of them."
+    if len(found) != len(right):
+        return f"it gives {len(found)} factors for {len(right)} updates: one for each."
+    same = lambda a, b: all(abs(x - y) < 1e-9 for x, y in zip(a, b))
+    if same(found, right):
+        return ""
+    for slip, hint in slips:
+        if same(found, slip):
+            return hint
+    i = next(i for i, pair in enumerate(zip(found, right)) if not same(*[[x] for x in pair]))
+    return f"at update {i} of {len(right)} it gives {found[i]:.4g}, not {right[i]:.4g}."
+
+# %% ../nbs/tools/check.ipynb #check-079
+def _wave08(progress, rise=0.2, length=0.8, late=0.0, turns=0.5):
+    "A rise over `rise`, then `turns` of a cosine over `length` that begins `late` after the rise."
+    import math
+
+    if progress < rise - 1e-12:
+        return progress / rise
+    return (1 + math.cos(2 * math.pi * turns * (progress - rise + late) / length)) / 2
+
+
+def _warm08(answer):
+    curve = lambda n, shift=0, **how: [_wave08((i + shift) / n, **how) for i in range(n)]
+    found = [float(answer(i / 50)) for i in range(50)]
+    slips = [
+        (
+            curve(50, late=0.2, length=1.0),
+            "the cosine is under way when the rise ends: it begins there.",
+        ),
+        (curve(50, length=1.0), "the cosine is not down at the end: it has only 0.8 of the run."),
+        (curve(50, turns=1.0), "the cosine comes up again: half a wave goes from 1 to 0."),
+        (curve(50, shift=1), "everything is one update early: the first factor is 0."),
+        (curve(50, rise=0.0, length=1.0), "there is no rise."),
+    ]
+    return _compare08(found, curve(50), slips) or _compare08([float(answer(1.0))], [0.0])
+
+
+def ex08_1(answer=None):
+    """`factor(progress)`: up in a straight line over 0.2 of the run, down along half a cosine."""
+    return _try("8.1", answer, _warm08, "the same at 50 points, and 0 at the end.")
+
+# %% ../nbs/tools/check.ipynb #check-081
+def late_loop(schedule, updates):
+    """A loop with a fault (exercise 8.2): the factors that its updates use."""
+    factor, used = 1.0, []
+    for i in range(updates):
+        used.append(factor)  # here the optimizer makes its update
+        factor = schedule(i / updates)
+    return used
+
+
+def _loop08(answer):
+    schedules = {
+        "a rise": lambda p: p,
+        "a fall": lambda p: 1 - p * p,
+        "a bow": lambda p: p * (1 - p),
+    }
+    for name, schedule in schedules.items():
+        for n in 12, 7, 1:
+            at = lambda places, schedule=schedule: [schedule(p) for p in places]
+            slips = [
+                (late_loop(schedule, n), "that is the loop as it was: its first update runs at 1."),
+                (
+                    at((i + 1) / n for i in range(n)),
+                    "now it is one update early: the factor at progress 0 is never used.",
+                ),
+                (
+                    at(i / max(1, n - 1) for i in range(n)),
+                    "the last update is at progress 1: update i of n is at i / n.",
+                ),
+                (
+                    at(max(0, i - 1) / n for i in range(n)),
+                    "the first factor is used twice, and all others one update late.",
+                ),
+            ]
+            found = [float(f) for f in answer(schedule, n)]
+            if hint := _compare08(found, at(i / n for i in range(n)), slips):
+                return f"{name}, {n} updates: {hint}"
+
+
+def ex08_2(answer=None):
+    """`used(schedule, updates)`: `late_loop` without its fault."""
+    return _try(
+        "8.2", answer, _loop08, "update i runs at schedule(i / updates), the first one too."
+    )
+
+# %% ../nbs/tools/check.ipynb #check-083
+def _trapeze08(n, rise, fall=0.2):
+    "Factors of a rise over `rise` updates, a plateau, and a straight fall over a share."
+    return [
+        min(1.0, i / rise if rise else 1.0, (1 - i / n) / fall if fall else 1.0) for i in range(n)
+    ]
+
+
+def _budget08(answer):
+    for n in 400, 100, 40, 20:
+        schedule, rise = answer(n), min(20, n / 4)
+        if not callable(schedule):
+            return f"budget({n}) is a {type(schedule).__name__}: return a function of progress."
+        slips = [
+            (
+                _trapeze08(n, 20),
+                "with so few updates the warm-up takes too much: a quarter of the run at most.",
+            ),
+            (_trapeze08(n, n / 4), "the warm-up grows with the run: 20 updates are enough."),
+            (_trapeze08(n, n / 20), "the warm-up is a fixed share: it is counted in updates."),
+            (_trapeze08(n, rise, 0), "it never falls: the last fifth goes down to 0."),
+            (
+                _trapeze08(n, rise, 80 / n),
+                "the fall is counted in updates: it is a fifth of any run.",
+            ),
+            (_trapeze08(n, 0), "there is no warm-up."),
+        ]
+        found = [float(schedule(i / n)) for i in range(n)]
+        if hint := _compare08(found, _trapeze08(n, rise), slips):
+            return f"{n} updates: {hint}"
+
+
+def ex08_3(answer=None):
+    """`budget(updates)`: a schedule for a run of that length."""
+    return _try("8.3", answer, _budget08, "the same rule at 20, 40, 100 and 400 updates.")
+
+# %% ../nbs/tools/check.ipynb #check-085
 def _recipe09(answer):
     import json
     from dataclasses import asdict
@@ -1091,7 +1217,7 @@ def ex09_1(answer=None):
     """A recipe, or its JSON text."""
     return _try("9.1", answer, _recipe09, "it would print as the three sentences.")
 
-# %% ../nbs/tools/check.ipynb #check-079
+# %% ../nbs/tools/check.ipynb #check-086
 _SCORES09 = (
     ([0.1, 0.5, 0.9, 0.4, 0.3, 0.95], 2, (2, 4)),
     ([0.1, 0.5, 0.6, 0.7], 2, (3, 3)),
@@ -1120,7 +1246,7 @@ def ex09_2(answer=None):
     """`kept(scores, patience) -> (epoch whose weights are kept, epochs trained)`."""
     return _try("9.2", answer, _kept09, "the start counts as epoch 0, so no phase can do harm.")
 
-# %% ../nbs/tools/check.ipynb #check-080
+# %% ../nbs/tools/check.ipynb #check-087
 def _twins09():
     "A model whose two layers have the same shapes and values, and the optimizer of its head."
     import torch
@@ -1165,3 +1291,134 @@ def _second09(second):
 def ex09_3(answer=None):
     """`second(model, old, lr)`: the optimizer of the next phase."""
     return _try("9.3", answer, _second09, "moments go with the parameter, and with nothing else.")
+
+# %% ../nbs/tools/check.ipynb #check-090
+def _planted10():
+    "Features of 300 digits, labels of which 30 are wrong, and the rows of these."
+    import torch
+
+    from ftlearn.data import generator
+    from ftlearn.features import cache
+    from ftlearn.freezing import freeze
+    from ftlearn.glyphs import digits
+    from ftlearn.models import glyphnet, split
+
+    some = digits().pool.take(slice(300, 600))
+    data = cache(freeze(split(glyphnet(weights="letters"), "head")[0]), some)
+    random, y = generator(10, 1), data.columns[1].clone()
+    bad = torch.randperm(300, generator=random)[:30]
+    y[bad] = (y[bad] + torch.randint(1, 10, (30,), generator=random)) % 10
+    return data.like(data.columns[0], y), set(bad.tolist())
+
+
+def noisy():
+    """Features of 300 digits with labels of which 30 are wrong (exercise 10.1)."""
+    return _planted10()[0]
+
+# %% ../nbs/tools/check.ipynb #check-091
+def _first10(answer):
+    "A hint about rows that should be looked at first."
+    rows = _rows_of(answer)
+    if len(rows) != 30:
+        return f"these are {len(rows)} different rows: name exactly 30 row numbers."
+    if strange := [row for row in rows if not 0 <= row < 300]:
+        return f"there is no row {strange[0]}: they run from 0 to 299."
+    found = len(rows & _planted10()[1])
+    if found == 0:
+        return "none of them is wrong: these are the labels that surprise least."
+    if found < 10:
+        return (
+            f"{found} of 30 are wrong labels, little more than chance: "
+            "does the model that judges a label get to see it first?"
+        )
+    if found < 24:
+        return f"{found} of 30 are wrong labels: a loss out of fold finds more of them."
+
+
+def ex10_1(answer=None):
+    """The 30 rows of `noisy()` to look at first."""
+    praise = "who never saw a label can be surprised by it."
+    return _try("10.1", answer, _first10, praise)
+
+# %% ../nbs/tools/check.ipynb #check-093
+_NOT_DIGITS = {
+    "mirrored": "a mirrored 2 is no 2 any more",
+    "upside down": "a 6 upside down looks like a 9, and keeps the label of a 6",
+    "turned by up to 180 degrees": "half a turn makes a 9 of a 6",
+    "shifted by up to six pixels": "most of the digit has left its frame",
+}
+_DIGITS = {
+    "turned by up to 10 degrees": "people slant more than that",
+    "shifted by up to one pixel": "hardly any ink is lost, and the shape stays",
+    "a little noise": "every digit can still be read",
+    "brighter or darker": "pens differ, and the shape stays",
+}
+
+
+def offers():
+    """Transforms of digits by name; some must not be used (exercise 10.2)."""
+    from ftlearn.transforms import Affine, Colour, Crop, Flip, Noise
+
+    return {
+        "mirrored": Flip(1),
+        "turned by up to 10 degrees": Affine(10, 0, 0, 0),
+        "upside down": Flip(1, vertical=True),
+        "shifted by up to one pixel": Crop(1),
+        "a little noise": Noise(0.1, maximum=16),
+        "turned by up to 180 degrees": Affine(180, 0, 0, 0),
+        "brighter or darker": Colour(0.2, 0, 0, maximum=16),
+        "shifted by up to six pixels": Crop(6),
+    }
+
+
+def _rejected10(answer):
+    names = {answer} if isinstance(answer, str) else set(answer)
+    if strange := names - set(_NOT_DIGITS) - set(_DIGITS):
+        return f"{sorted(map(str, strange))[0]!r} is no name in check.offers()."
+    if wrong := [name for name in _DIGITS if name in names]:
+        return f"{wrong[0]!r} may be used: {_DIGITS[wrong[0]]}."
+    if missing := [name for name in _NOT_DIGITS if name not in names]:
+        return f"{len(missing)} more must go; for one of them, {_NOT_DIGITS[missing[0]]}."
+
+
+def ex10_2(answer=None):
+    """The names of the transforms in `offers()` that change what a digit is."""
+    return _try("10.2", answer, _rejected10, "a label is only as good as the picture it stays on.")
+
+# %% ../nbs/tools/check.ipynb #check-095
+def _logits10():
+    import torch
+
+    from ftlearn.data import generator
+
+    return 2 * torch.randn(200, 6, generator=generator(10, 3))
+
+
+def _asked10(pick):
+    import torch
+
+    z = _logits10()
+    p, before = z.softmax(1), z.clone()
+    best, second = p.topk(2, 1).values.T
+    top = z.topk(2, 1).values
+    others = {
+        "these are the surest rows: the smallest margin asks first.": second - best,
+        "this is the smallest best probability: the second best counts, too.": best,
+        "this is the margin of the logits: take the softmax first.": top[:, 0] - top[:, 1],
+        "this is the entropy: only the best two answers count.": (p * p.log()).sum(1),
+    }
+    answer = torch.as_tensor(pick(z, 20)).flatten()
+    rows = set(answer.tolist())
+    if not torch.equal(z, before):
+        return "it has changed the logits that it was given."
+    if len(answer) != 20 or len(rows) != 20 or not rows <= set(range(200)):
+        return "pick(z, 20) has to return 20 different row numbers."
+    first = lambda score: set(score.argsort()[:20].tolist())
+    if rows != first(best - second):
+        found = [hint for hint, score in others.items() if rows == first(score)]
+        return found[0] if found else "these are not the rows with the smallest margins."
+
+
+def ex10_3(answer=None):
+    """`pick(z, n)`: the rows whose labels should be asked for, by margin."""
+    return _try("10.3", answer, _asked10, "a close call is where a label says most.")

@@ -5,12 +5,14 @@ a folder of its own. The rows stand in the modules rows_*.py, one for each part 
 """
 
 import pytest
+from rows_augment import ROWS as AUGMENT
 from rows_backbones import ROWS as BACKBONES
 from rows_core import ROWS as CORE
 from rows_folder import ROWS as FOLDERS
 from rows_recipes import ROWS as RECIPES
+from rows_schedules import ROWS as SCHEDULES
 
-ROWS = CORE + FOLDERS + BACKBONES + RECIPES
+ROWS = CORE + FOLDERS + BACKBONES + RECIPES + SCHEDULES + AUGMENT
 
 
 @pytest.mark.parametrize("cause, kind, words, act", ROWS, ids=[row[0] for row in ROWS])
