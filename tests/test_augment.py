@@ -651,3 +651,16 @@ def test_bad_input_is_one_sentence(kind, says, do):
         do()
     sentence = str(caught.value)
     assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 400
+
+
+def test_a_recipe_on_augmented_images_caches_nothing(capsys):
+    """The frozen part sees other images in every epoch, so it has to run in every epoch."""
+    from ftlearn import Phase, follow, glyphnet
+
+    plain = Columns(torch.randint(0, 17, (20, 1, 8, 8), dtype=torch.uint8), torch.arange(20) % 10)
+    moving = augment(plain.like(batch_size=10), Crop(1))
+    model, passes = glyphnet(10), []
+    model.stem.register_forward_hook(lambda *_: passes.append(1))
+    history = follow(model, [Phase("head", epochs=3)], moving)
+    assert "nothing is cached" in capsys.readouterr().out
+    assert len(passes) == len(history.losses) == 6
