@@ -306,8 +306,7 @@ def mistakes(self, data, count=10):
     """
     from ftlearn.explore import images, table
 
-    with inference(self.model):
-        p = predict(self.model, data).float().softmax(1).cpu()
+    p = predict(self.model, data).float().softmax(1).cpu()
     y, read = data.columns[1].cpu(), p.argmax(1)
     counts = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
     counts.index_put_((y, read), torch.ones_like(y), accumulate=True)
@@ -408,7 +407,7 @@ def finetune(
         model, recipe, train.to(device), valid, objective, amp=amp, seed=seed,
         checkpoint=checkpoint, report=report,
     )  # fmt: skip
-    result.history, result.interrupted = history.rows, getattr(history, "interrupted", False)
+    result.history, result.interrupted = history.rows, history.interrupted
     return result
 
 

@@ -325,6 +325,11 @@ def follow(
         model, check_recipe(model, recipe), data, valid, objective=objective or cross_entropy(),
         optimizer=optimizer, amp=amp, seed=seed, metric=metric, memory=memory,
     )  # fmt: skip
+    if valid is None and any(phase.patience for phase in run.recipe):
+        raise ValueError(
+            "A phase has patience, but there is no validation set to lose it over: give valid, or "
+            "leave patience away."
+        )
     devices = {p.device.index for p in model.parameters() if p.is_cuda}
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)

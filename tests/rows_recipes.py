@@ -52,6 +52,7 @@ ROWS = [
     ("a phase at a stage that is not there", ValueError, "stage9", lambda d: check_recipe(glyphnet(), [Phase("head"), Phase("stage9")])),
     ("a phase that trains nothing", ValueError, "nothing to train with only='norm'", lambda d: check_recipe(net(), [Phase(only="norm")])),
     ("a subset with live statistics", ValueError, "train only='norm' with live batch statistics", lambda d: Phase(only="norm", statistics="live")),
+    ("patience without a validation set", ValueError, "A phase has patience, but there is no validation", lambda d: follow(net(), [Phase(patience=1)], SET)),
     ("a recipe that is no JSON", ValueError, "The recipe is no JSON", lambda d: Recipe.from_json("head")),
     ("a recipe that is no list", ValueError, "is no list of phases", lambda d: Recipe.from_json('{"train": "head"}')),
     ("a phase with a misspelt word", ValueError, "has 'epoch': a phase has", lambda d: Recipe.from_json('[{"epoch": 3}]')),
