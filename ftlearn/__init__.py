@@ -33,7 +33,8 @@ _PUBLIC = {
     "weights": "save_weights load_weights load_into file_sha256 bundled download",
     "explore": "claim house_style show slider table",
 }
-_MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "labels", "methods", "command"}
+_MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "command"}
+_MODULES |= {"experiment", "labels", "shapes", "methods", "remedies"}  # the stored evidence
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = sorted(_WHERE)

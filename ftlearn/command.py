@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from .pretrain import UPDATES, progress
@@ -56,12 +57,12 @@ def pretrain(options):
 def evidence(options):
     """Measure every arm of an experiment and write its results file; goes on where it stopped.
 
-    Experiments: labels (the demo's table and figure), methods (five ways to fine-tune, lesson 09).
+    Experiments: labels (the demo's table and figure), shapes (schedules, lesson 08), methods (five
+    ways to fine-tune, lesson 09), remedies (augmentation, regularisation, cleaning, lesson 10).
     """
-    if options.experiment == "methods":
-        from ftlearn import methods
-
-        methods.evidence(options.out or "methods.json")
+    if options.experiment != "labels":
+        module = import_module(f"ftlearn.{options.experiment}")
+        module.evidence(options.out or f"{options.experiment}.json")
         return 0
     from ftlearn import labels
 
@@ -189,8 +190,9 @@ def parser():
     )  # fmt: skip
     _add(
         commands, evidence,
-        ("experiment", "labels (default) or methods",
-         dict(nargs="?", choices=("labels", "methods"), default="labels", metavar="EXPERIMENT")),
+        ("experiment", "labels (default), shapes, methods or remedies",
+         dict(nargs="?", choices=("labels", "shapes", "methods", "remedies"), default="labels",
+              metavar="EXPERIMENT")),
         out=(None, "the results file (default: the experiment's name.json)"),
         figure=("letters-teach-digits.png", "labels: where to save the figure"),
         scratch=(".evidence", "labels: folder for the weights of the controls"),

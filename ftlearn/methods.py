@@ -2,29 +2,22 @@
 
 # %% auto #0
 __all__ = ['UPDATES', 'BATCH', 'BUDGETS', 'DRAWS', 'TUNING_DRAWS', 'HEAD', 'BODY', 'METHODS', 'SLOW', 'head_only', 'full',
-           'lp_ft', 'gradual', 'layer_decay', 'fit_once', 'tuned', 'jobs', 'evidence', 'stored', 'column', 'difference']
+           'lp_ft', 'gradual', 'layer_decay', 'measure', 'chosen', 'plan', 'evidence', 'stored', 'column', 'difference']
 
 # %% ../nbs/tools/methods.ipynb #methods-001
 """The experiment of lesson 09: five ways to fine-tune, at the same budget."""
 
 # %% ../nbs/tools/methods.ipynb #methods-002
-import json
-import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache as once
-from multiprocessing import get_context
-from pathlib import Path
 
-import torch
-
+from . import experiment
 from .glyphs import digits, glyphs
-from .labels import draw, environment, everything, interval, pretrained
+from .labels import draw as drawn
+from .labels import everything, pretrained
 from .models import replace_head
-from .pretrain import progress
 from .recipes import Phase, Recipe
 from .runs import follow
 from .training import evaluate
-from .weights import bundled, file_sha256, writing
 
 # %% ../nbs/tools/methods.ipynb #methods-004
 UPDATES, BATCH, BUDGETS = 120, 50, (1, 5, 20, 100)
@@ -76,114 +69,74 @@ SLOW = {"full, slow": (full, (5e-5,)), "LP-FT, slow": (lp_ft, (3e-3, 1e-4))}
 
 # %% ../nbs/tools/methods.ipynb #methods-012
 @once
-def _sets(final):
+def _sets(part):
     "The images to draw from, those to score on, and letters to remember; made once per process."
-    if not final:
+    if part == "tuning":
         pool, valid, _ = digits()
         return pool, valid, None
     world = everything()
     return world.pool, world.test, glyphs(2000, seed=1, batch_size=500)
 
 
-def fit_once(method, setting, labels, number, final):
-    """One row: accuracy on validation images while tuning; in the end on the test set and on letters."""
-    pool, scored, letters = _sets(final)
-    few = pool.take(draw(pool.columns[1], labels, number)).like(batch_size=min(BATCH, 10 * labels))
+def measure(part, method, setting, labels, draw):
+    """Accuracy on validation images while tuning; in the end on the test set and on letters."""
+    pool, scored, letters = _sets(part)
+    few = pool.take(drawn(pool.columns[1], labels, draw)).like(batch_size=min(BATCH, 10 * labels))
     model = pretrained("letters")
     old = model.head[-1]
     replace_head(model, 10)
     recipe = {**METHODS, **SLOW}[method][0](*setting)
-    follow(model, recipe, few, seed=number, report=False)
-    row = dict(method=method, setting=list(setting), labels=labels, draw=number)
-    row["accuracy"] = round(evaluate(model, scored), 5)
-    if final:
+    follow(model, recipe, few, seed=draw, report=False)
+    row = dict(accuracy=round(evaluate(model, scored), 5))
+    if part == "final":
         model.head[-1] = old
         row["letters"] = round(evaluate(model, letters), 5)
     return row
 
 # %% ../nbs/tools/methods.ipynb #methods-017
-def tuned(rows):
-    """Method to the setting with the best mean validation accuracy; of equals the first."""
-    best = {}
-    for method, (_, settings) in METHODS.items():
-        scores = {s: [r["accuracy"] for r in rows if _is(r, method, s)] for s in settings}
-        if all(scores.values()):
-            best[method] = max(settings, key=lambda s: sum(scores[s]) / len(scores[s]))
-    return best
+def chosen(rows):
+    """Method to the setting with the best mean validation accuracy."""
+    return {m: experiment.best(rows, "setting", part="tuning", method=m) for m in METHODS}
 
 
-def _is(row, method, setting):
-    return row["method"] == method and tuple(row["setting"]) == tuple(setting)
-
-
-def jobs(results):
-    """The fits that are still to be done, as arguments of `fit_once`."""
-    done = {(r["method"], tuple(r["setting"]), r["labels"], r["draw"]) for r in results["tuning"]}
-    every = [
-        (m, s, 5, d) for m, (_, settings) in METHODS.items() for s in settings for d in TUNING_DRAWS
+def plan(rows):
+    """The jobs that are known so far."""
+    tuning = [
+        dict(part="tuning", method=method, setting=list(setting), labels=5, draw=draw)
+        for method, (_, settings) in METHODS.items()
+        for setting in settings
+        for draw in TUNING_DRAWS
     ]
-    if left := [(*job, False) for job in every if job not in done]:
-        return left
-    done = {(r["method"], tuple(r["setting"]), r["labels"], r["draw"]) for r in results["rows"]}
-    arms = tuned(results["tuning"]) | {name: setting for name, (_, setting) in SLOW.items()}
-    every = [(m, s, k, d) for k in BUDGETS for d in DRAWS for m, s in arms.items()]
-    return [(*job, True) for job in every if job not in done]
+    if experiment.todo(tuning, rows):
+        return tuning
+    arms = chosen(rows) | {name: list(setting) for name, (_, setting) in SLOW.items()}
+    return tuning + [
+        dict(part="final", method=method, setting=setting, labels=labels, draw=draw)
+        for labels in BUDGETS
+        for draw in DRAWS
+        for method, setting in arms.items()
+    ]
 
 # %% ../nbs/tools/methods.ipynb #methods-019
 def evidence(path="methods.json", workers=None):
-    """Do all jobs, several at a time with one thread each; write rows to `path` as they come.
-
-    Stopped anywhere, it goes on from the file, unless the bundled weights have changed since.
-    """
-    path = Path(path)
-    results = _started(path)
-    pool = ProcessPoolExecutor(
-        workers or os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)
-    )
-    with pool:
-        while left := jobs(results):  # first the tuning, then the final draws
-            part = "rows" if left[0][-1] else "tuning"
-            rows = pool.map(fit_once, *zip(*left))
-            for n, row in enumerate(progress(rows, len(left), part), 1):
-                results[part].append(row)
-                if n % 10 == 0 or n == len(left):
-                    _write(path, results)
-    return results
-
-
-def _started(path):
-    weights = file_sha256(bundled("letters"))
-    results = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    if results.get("weights") != weights:
-        results = dict(tuning=[], rows=[], weights=weights)
-    return results | dict(
-        environment=dict(environment(), threads=1), script="python -m ftlearn evidence methods"
-    )
-
-
-def _write(path, results):
-    results = results | dict(chosen=tuned(results["tuning"]), test_reads=len(results["rows"]))
-    with writing(path) as beside:
-        beside.write_text(json.dumps(results, indent=0) + "\n", "utf-8")
+    """Do all jobs; stopped anywhere, it goes on from the file."""
+    return experiment.run(path, plan, measure, "python -m ftlearn evidence methods", workers)
 
 # %% ../nbs/tools/methods.ipynb #methods-021
 def stored():
-    """The stored results."""
-    from importlib.resources import files
-
-    return json.loads((files("ftlearn") / "bundled" / "methods.json").read_text("utf-8"))
+    """The stored results: the final rows, those of the tuning, and what was chosen by them."""
+    results = experiment.stored("methods")
+    parts = {p: [r for r in results["rows"] if r["part"] == p] for p in ("final", "tuning")}
+    return results | dict(
+        rows=parts["final"], tuning=parts["tuning"], chosen=chosen(parts["tuning"])
+    )
 
 
 def column(rows, method, labels, what="accuracy"):
     """The values of one method at one number of labels, in the order of the draws."""
-    found = [r for r in rows if r["method"] == method and r["labels"] == labels]
-    return torch.tensor(
-        [r[what] for r in sorted(found, key=lambda r: r["draw"])], dtype=torch.float64
-    )
+    return experiment.values(rows, what, method=method, labels=labels)
 
 
 def difference(rows, method, other, labels, what="accuracy"):
     """Mean of the paired differences and half the width of its 95 % interval."""
-    return interval(
-        (column(rows, method, labels, what) - column(rows, other, labels, what)).tolist()
-    )
+    return experiment.difference(rows, dict(method=method), dict(method=other), what, labels=labels)

@@ -8,6 +8,7 @@ __all__ = ['SOURCES', 'UPDATES', 'RECIPE', 'letters', 'random_labels', 'fractals
 
 # %% ../nbs/tools/pretrain.ipynb #pretrain-002
 import copy
+import math
 import platform
 import sys
 import time
@@ -105,7 +106,7 @@ class Stream:
 def one_cycle(progress, warmup=0.25):
     """Rate factor that rises to 1 over the warm-up and falls to 0, both along half a cosine."""
     up = progress / warmup if progress < warmup else (1 - progress) / (1 - warmup)
-    return (1 - np.cos(np.pi * up)) / 2
+    return (1 - math.cos(math.pi * up)) / 2
 
 
 class Average:

@@ -14,13 +14,28 @@ from torch import nn
 
 from .freezing import freeze, unfreeze
 from .models import named, split, stages
-from .pretrain import one_cycle
 from .rates import layers, param_groups
+from ftlearn.schedules import (
+    constant,
+    cosine,
+    factors,
+    linear,
+    one_cycle,
+    warmup,
+    warmup_stable_decay,
+)
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-020
-SCHEDULES = {"one_cycle": one_cycle, "constant": lambda progress: 1.0}
+# %% ../nbs/09_recipes.ipynb #09-recipes-021
+SCHEDULES = {
+    "one_cycle": one_cycle(),
+    "constant": constant(),
+    "linear": linear(),
+    "cosine": cosine(),
+    "warmup_cosine": warmup(cosine()),
+    "warmup_stable_decay": warmup_stable_decay(),
+}
 
-
+# %% ../nbs/09_recipes.ipynb #09-recipes-025
 @dataclass(frozen=True)
 class Phase:
     """One part of a recipe: who learns, how fast and for how long.
@@ -41,7 +56,8 @@ class Phase:
     weight_decay : float
         On matrices and kernels only.
     schedule : str
-        "one_cycle" or "constant".
+        Of the rate, from update to update; a name from `SCHEDULES`: "one_cycle", "constant",
+        "linear", "cosine", "warmup_cosine" or "warmup_stable_decay".
     only : str, optional
         "bias" or "norm": of what `train` names only these parameters and the head (Ben Zaken et
         al., 2022).
@@ -72,6 +88,8 @@ class Phase:
         for name, (fits, advice) in _RULES.items():
             if not fits(getattr(self, name)):
                 raise ValueError(f"A phase cannot have {name}={getattr(self, name)!r}: {advice}.")
+            if hasattr(getattr(self, name), "item"):  # NumPy's numbers become Python's
+                object.__setattr__(self, name, getattr(self, name).item())
         if self.only and self.statistics == "live":
             raise ValueError(
                 f"A phase cannot train only={self.only!r} with live batch statistics, which would "
@@ -86,7 +104,7 @@ class Phase:
     def __str__(self):
         return " ".join(_words(self))
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-022
+# %% ../nbs/09_recipes.ipynb #09-recipes-027
 def _whole(least):
     return lambda n: isinstance(n, Integral) and not isinstance(n, bool) and n >= least
 
@@ -114,7 +132,17 @@ _RULES = {
     "patience": (lambda n: n is None or _whole(1)(n), "give a whole number of at least 1, or None"),
 }
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-025
+# %% ../nbs/09_recipes.ipynb #09-recipes-030
+_SHAPES = {
+    "one_cycle": "in one cycle",
+    "constant": "at a constant rate",
+    "linear": "falling in a straight line",
+    "cosine": "falling along a cosine",
+    "warmup_cosine": "warming up, then falling along a cosine",
+    "warmup_stable_decay": "warming up, staying, then falling",
+}
+
+# %% ../nbs/09_recipes.ipynb #09-recipes-032
 def _words(phase):
     "The parts of a phase's sentence."
     who = {"head": "the head", "all": "everything"}.get(
@@ -133,7 +161,7 @@ def _words(phase):
         if phase.weight_decay
         else "without weight decay,"
     )
-    yield {"one_cycle": "in one cycle", "constant": "at a constant rate"}[phase.schedule]
+    yield _SHAPES[phase.schedule]
     if phase.train != "head":
         yield (
             f"with batch statistics {phase.statistics}"
@@ -143,7 +171,7 @@ def _words(phase):
     if phase.patience:
         yield f"until {phase.patience} epochs bring nothing better"
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-028
+# %% ../nbs/09_recipes.ipynb #09-recipes-035
 class Recipe(tuple):
     """A sequence of phases, as data: it prints, draws itself and goes to JSON and back.
 
@@ -173,7 +201,7 @@ class Recipe(tuple):
 
     def to_json(self):
         """The recipe as JSON text: a list with an object per phase."""
-        return json.dumps([asdict(phase) for phase in self], indent=1, default=lambda n: n.item())
+        return json.dumps([asdict(phase) for phase in self], indent=1)
 
     @classmethod
     def from_json(cls, text):
@@ -199,7 +227,7 @@ class Recipe(tuple):
                 )
         return cls([Phase(**phase) for phase in phases])
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-033
+# %% ../nbs/09_recipes.ipynb #09-recipes-040
 def begins(model, phase):
     "Full name of the module where learning begins, or None if the very first layer learns."
     if phase.train == "all":
@@ -208,7 +236,7 @@ def begins(model, phase):
     first = next(name for name, part in stages(model) if any(True for _ in part.parameters()))
     return None if at == first else at
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-034
+# %% ../nbs/09_recipes.ipynb #09-recipes-041
 def prepare(model, phase):
     """Freeze and unfreeze a model as a phase says.
 
@@ -231,7 +259,7 @@ def prepare(model, phase):
         _keep_only(model, rest, phase)
     return body and freeze(body), rest
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-037
+# %% ../nbs/09_recipes.ipynb #09-recipes-044
 def _keep_only(model, rest, phase):
     "Of the parameters in `rest`, let only those of one kind and the head's learn."
     head = model.get_submodule(named(model, "head"))
@@ -248,7 +276,7 @@ def _keep_only(model, rest, phase):
         )
     unfreeze(head)
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-040
+# %% ../nbs/09_recipes.ipynb #09-recipes-047
 def check_recipe(model, recipe):
     "Refuse a recipe that does not fit the model before anything runs. Returns it as a Recipe."
     recipe, before = Recipe(recipe), _marks(model)
@@ -259,7 +287,7 @@ def check_recipe(model, recipe):
         _put_back(before)
     return recipe
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-041
+# %% ../nbs/09_recipes.ipynb #09-recipes-048
 def _marks(model):
     "Everything that `prepare` changes."
     parts = [(part, getattr(part, "frozen", False), part.training) for part in model.modules()]
@@ -273,7 +301,7 @@ def _put_back(marks):
         p.requires_grad_(learns)
         p.grad = gradient
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-050
+# %% ../nbs/09_recipes.ipynb #09-recipes-057
 def timeline(model, recipe, steps):
     """The learning rate of every stage at every update, before anything runs.
 
@@ -308,15 +336,15 @@ def timeline(model, recipe, steps):
                 max((rate[id(p)] for p in part.parameters() if id(p) in rate), default=math.nan)
                 for _, part in learned
             ]
-            updates = steps * max(phase.epochs, -(-phase.updates // steps))
-            factor = [SCHEDULES[phase.schedule](i / updates) for i in range(updates)]
-            parts.append(torch.outer(torch.tensor(peak), torch.tensor(factor)))
+            updates = int(steps * max(phase.epochs, -(-phase.updates // steps)))
+            factor = torch.tensor(factors(SCHEDULES[phase.schedule], updates))
+            parts.append(torch.outer(torch.tensor(peak), factor))
             ends.append((ends or [0])[-1] + updates)
     finally:
         _put_back(marks)
     return [name for name, _ in learned], torch.cat(parts, 1), ends
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-052
+# %% ../nbs/09_recipes.ipynb #09-recipes-059
 def draw(recipe, model, steps):
     """A figure of a recipe: who learns, how fast, when; frozen is grey.
 
@@ -347,7 +375,7 @@ def draw(recipe, model, steps):
 
 Recipe.draw = draw
 
-# %% ../nbs/09_recipes.ipynb #09-recipes-067
+# %% ../nbs/09_recipes.ipynb #09-recipes-074
 def default_recipe(model):
     """What `finetune` does if nothing else is asked for: everything learns, lower layers slower.
 

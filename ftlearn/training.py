@@ -9,6 +9,7 @@ import contextlib
 import math
 import sys
 import time
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -175,16 +176,39 @@ def _set(group, name, value):
         group[name] = value
 
 # %% ../nbs/04_training.ipynb #04-training-098
+def _check_factor(group, name, factor, progress):
+    "Refuse a factor that no update should see."
+    if f"initial_{name}" not in group:
+        raise ValueError(
+            f"The schedule has a factor for {name!r}, which this optimizer does not have: return "
+            'factors for "lr", and for "momentum" where there is one.'
+        )
+    number = isinstance(factor, (int, float, Real))
+    if not (number and 0 <= factor < math.inf):
+        given = factor if number else f"a {type(factor).__name__}"
+        raise ValueError(
+            f"The schedule's factor for {name!r} is {given} at progress {progress:g}, updates done "
+            "/ updates of the run: return a finite number of at least 0."
+        )
+
+# %% ../nbs/04_training.ipynb #04-training-100
 def set_rates(optimizer, schedule, progress):
-    """Scale each group's own rates by the schedule's factors at `progress`, from 0 to 1."""
+    """Scale each group's own rates by the schedule's factors at `progress`, from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If a factor is negative, NaN, infinite or no number.
+    """
     for group in optimizer.param_groups:
         chosen = group.get("schedule") or schedule
         if chosen is not None:
             factors = chosen(progress)
             for name, factor in (factors if isinstance(factors, dict) else {"lr": factors}).items():
+                _check_factor(group, name, factor, progress)
                 _set(group, name, group["initial_" + name] * factor)
 
-# %% ../nbs/04_training.ipynb #04-training-102
+# %% ../nbs/04_training.ipynb #04-training-104
 class Tick(NamedTuple):
     """What `train` yields after every update."""
 
@@ -195,7 +219,7 @@ class Tick(NamedTuple):
     pred: torch.Tensor
     batch: tuple[Any, ...]
 
-# %% ../nbs/04_training.ipynb #04-training-104
+# %% ../nbs/04_training.ipynb #04-training-106
 def _normalises_batches(step):
     "The name of a batch normalisation that is live, or None."
     kinds = torch.nn.modules.batchnorm._BatchNorm
@@ -203,7 +227,7 @@ def _normalises_batches(step):
         if isinstance(part, kinds) and not is_frozen(part):
             return name.split(".", 1)[1]
 
-# %% ../nbs/04_training.ipynb #04-training-105
+# %% ../nbs/04_training.ipynb #04-training-107
 def _check_run(step, data, epochs, start):
     if not hasattr(data, "batches"):
         raise TypeError(
@@ -225,7 +249,7 @@ def _check_run(step, data, epochs, start):
         )
     check_parameters(step)
 
-# %% ../nbs/04_training.ipynb #04-training-107
+# %% ../nbs/04_training.ipynb #04-training-109
 def train(step, data, epochs=1, schedule=None, start=0):
     """Train, one update per iteration: the loop's body is yours.
 
@@ -254,7 +278,7 @@ def train(step, data, epochs=1, schedule=None, start=0):
     _check_run(step, data, epochs, start)
     return _train(step, data, epochs, schedule, start)
 
-# %% ../nbs/04_training.ipynb #04-training-109
+# %% ../nbs/04_training.ipynb #04-training-111
 def _train(step, data, epochs, schedule, start):
     per_epoch, i = data.steps, start
     _begin_schedule(step.optimizer, schedule)
@@ -269,7 +293,7 @@ def _train(step, data, epochs, schedule, start):
     finally:
         _end_schedule(step.optimizer)
 
-# %% ../nbs/04_training.ipynb #04-training-119
+# %% ../nbs/04_training.ipynb #04-training-123
 def accuracy(pred, x, y, *_):
     """Per example, 1.0 where the largest logit is the label's (for dense labels, the share)."""
     if y.is_floating_point():
@@ -283,13 +307,13 @@ def accuracy(pred, x, y, *_):
         else (pred.argmax(1) == y).float()
     )
 
-# %% ../nbs/04_training.ipynb #04-training-123
+# %% ../nbs/04_training.ipynb #04-training-127
 def predict(model, data, amp=None):
     """The model's outputs for column 0, in stored order, as one tensor of shape (examples, ...)."""
     with inference(model), amp or contextlib.nullcontext():
         return torch.cat([model(batch[0]) for batch in data.in_order().batches()])
 
-# %% ../nbs/04_training.ipynb #04-training-126
+# %% ../nbs/04_training.ipynb #04-training-130
 def evaluate(model, data, metric=accuracy, predict=None, amp=None):
     """Score a model, and leave model, modes, random state and data as they were found.
 
@@ -328,7 +352,7 @@ def evaluate(model, data, metric=accuracy, predict=None, amp=None):
         data.announce(score)
     return score
 
-# %% ../nbs/04_training.ipynb #04-training-127
+# %% ../nbs/04_training.ipynb #04-training-131
 def _per_example(values, batch):
     if values.shape != batch[0].shape[:1]:
         raise ValueError(
@@ -337,7 +361,7 @@ def _per_example(values, batch):
         )
     return values
 
-# %% ../nbs/04_training.ipynb #04-training-133
+# %% ../nbs/04_training.ipynb #04-training-137
 class History:
     """What `fit` saw: `rows`, a dict per epoch, and `losses`, a float per update."""
 
@@ -362,7 +386,7 @@ class History:
         score = "      -" if row["score"] is None else f"{row['score']:7.3f}"
         return f"{row['epoch']:5d} {row['loss']:7.4f} {score} {row['seconds']:8.1f}"
 
-# %% ../nbs/04_training.ipynb #04-training-137
+# %% ../nbs/04_training.ipynb #04-training-141
 class Guard:
     """Keeps a copy of what training may change, and puts it back when the numbers break."""
 
@@ -400,7 +424,7 @@ class Guard:
                 return f"column {i} of its batch holds NaN or infinity, so clean the data"
         return "its batch is clean, so lower the learning rate, or warm up"
 
-# %% ../nbs/04_training.ipynb #04-training-139
+# %% ../nbs/04_training.ipynb #04-training-143
 def _progress(history, since):
     "One line about every two seconds, over the last one where the output can do that."
     if time.perf_counter() - since < 2:
@@ -413,7 +437,7 @@ def _progress(history, since):
     )
     return time.perf_counter()
 
-# %% ../nbs/04_training.ipynb #04-training-141
+# %% ../nbs/04_training.ipynb #04-training-145
 def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=0, report=True):
     """Train for whole epochs, score after each, and stop at the first loss that is not finite.
 
@@ -452,7 +476,7 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
             shown, sizes = _progress(history, shown) if report else shown, []
     return history
 
-# %% ../nbs/04_training.ipynb #04-training-149
+# %% ../nbs/04_training.ipynb #04-training-153
 class accumulate(Step):
     """The same update from slices of the batch, for batches that do not fit in memory.
 

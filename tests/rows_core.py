@@ -1,5 +1,7 @@
 """Bad input to the core: (cause, exception, words of its sentence, what the user did)."""
 
+import math
+
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -157,6 +159,10 @@ ROWS = [
     ("no slices", ValueError, "slices is 0", lambda d: accumulate(step(), 0)),
     ("NaN in the images", FloatingPointError, "nan at update 1 of epoch 0.*column 0 of its batch holds NaN", lambda d: broken_images(float("nan"))),
     ("a rate that explodes", FloatingPointError, "batch is clean, so lower the learning rate", lambda d: fit(Step(m := net(), cross_entropy(), sgd(m, 1e38)), SET, epochs=3)),
+    ("a schedule that falls below 0", ValueError, "'lr' is -0.5 at progress 0.5", lambda d: fit(step(), SET, schedule=lambda p: 1 - 3 * p)),
+    ("a schedule that goes to infinity", ValueError, "'lr' is inf at progress 0.5", lambda d: fit(step(), SET, schedule=lambda p: math.inf if p else 1)),
+    ("a schedule that returns nothing", ValueError, "'lr' is a NoneType at progress 0", lambda d: fit(step(), SET, schedule=lambda p: None)),
+    ("momentum where there is none", ValueError, "factor for 'momentum', which this optimizer", lambda d: fit(Step(m := net(), cross_entropy(), torch.optim.Adagrad(m.parameters())), SET, schedule=lambda p: {"momentum": 1})),
     ("accuracy on soft labels", ValueError, "labels are probabilities", lambda d: evaluate(net(), Columns(X, torch.full((8, 3), 1 / 3)), accuracy)),
     ("a metric that averages", ValueError, r"returned shape \(\) for 8", lambda d: evaluate(net(), Columns(X, Y), lambda p, x, y: p.mean())),
     # features

@@ -19,6 +19,7 @@ from ftlearn import (
 )
 from ftlearn.photos import sample_photos
 from ftlearn.recipes import check_recipe
+from ftlearn.schedules import cosine
 
 
 def tuned():
@@ -47,6 +48,7 @@ ROWS = [
     ("a negative rate", ValueError, "cannot have lr=-1", lambda d: Phase("head", lr=-1)),
     ("layers that get faster", ValueError, "cannot have layer_decay=2", lambda d: Phase(layer_decay=2)),
     ("an unknown schedule", ValueError, "'cosinus'.*'one_cycle'", lambda d: Phase(schedule="cosinus")),
+    ("a shape where its name belongs", ValueError, r"schedule=cosine\(\): choose from 'one_cycle'.*'warmup_stable_decay'", lambda d: Phase(schedule=cosine())),
     ("patience of nothing", ValueError, "cannot have patience=0", lambda d: Phase(patience=0)),
     ("the rest of a head", ValueError, "train the head and only='bias'", lambda d: Phase("head", only="bias")),
     ("a phase at a stage that is not there", ValueError, "stage9", lambda d: check_recipe(glyphnet(), [Phase("head"), Phase("stage9")])),

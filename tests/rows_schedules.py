@@ -62,7 +62,7 @@ ROWS = [
     ("a point without a height", ValueError, "factor at progress 0.5 is nan", lambda d: points([(0, 1), (0.5, math.nan), (1, 0)])),
     ("a run without updates", ValueError, "updates is 0", lambda d: factors(cosine(), 0)),
     ("a schedule that gives NaN", ValueError, "factor at update 0 of 3 is nan", lambda d: factors(lambda p: math.nan, 3)),
-    ("a plan that gives NaN", ValueError, "rate of nan at update 0", lambda d: plan(step(), SET, 1, lambda p: math.nan)),
+    ("a plan that gives NaN", ValueError, "'lr' is nan at progress 0", lambda d: plan(step(), SET, 1, lambda p: math.nan)),
     ("a plateau that does not fall", ValueError, "is no fall", lambda d: Plateau(2.0)),
     ("a plateau of negative patience", ValueError, "patience is -1", lambda d: Plateau(patience=-1)),
     ("a plateau that waits for nothing", ValueError, "better is 'smaller'", lambda d: Plateau(better="smaller")),

@@ -1,6 +1,8 @@
 """Augmentation: equal to a slow reference, a pure function of its key, and never cached."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -664,3 +666,97 @@ def test_a_recipe_on_augmented_images_caches_nothing(capsys):
     history = follow(model, [Phase("head", epochs=3)], moving)
     assert "nothing is cached" in capsys.readouterr().out
     assert len(passes) == len(history.losses) == 6
+
+
+# ----------------------------------------- wrong labels: cleanlab's answers (references/noise.py)
+
+NOISE = json.loads((Path(__file__).parent / "references" / "noise.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def noise():
+    """Probabilities (exact), labels as they are, and which of these are wrong."""
+    p = torch.tensor(NOISE["ten-thousandths"])
+    assert p.shape == (900, 10) and set(p.sum(1).tolist()) == {10_000}
+    y, bad = torch.tensor([int(c) for c in NOISE["labels"]]), torch.zeros(900, dtype=torch.bool)
+    bad[NOISE["planted"]] = True
+    assert bad.sum() == 90
+    return p, y, bad
+
+
+def by_loss(p, y):
+    """The order of `suspects`, of equal losses the smaller row first."""
+    loss = F.cross_entropy((p.double() / 10_000).log(), y, reduction="none")
+    return loss.round(decimals=9).argsort(descending=True, stable=True)
+
+
+@pytest.fixture(scope="module")
+def letters_features():
+    from ftlearn.glyphs import digits
+    from ftlearn.models import glyphnet, split
+
+    pool = digits()[0]
+    return cache(freeze(split(glyphnet(10, "letters"), "head")[0]), pool), pool.columns[1]
+
+
+def test_the_stored_problem_is_ours(noise, letters_features):
+    """Same digits, same wrong labels, same probabilities up to the rounding of a solver."""
+    (p, y, bad), (features, right) = noise, letters_features
+    assert torch.equal(bad, y != right)
+    z = out_of_fold(features.like(features.columns[0], y))
+    assert (z.double().softmax(1) - p / 10_000).abs().max() < 0.01
+
+
+def test_the_loss_ranks_labels_as_cleanlabs_self_confidence(noise):
+    p, y, _ = noise
+    assert by_loss(p, y).tolist() == NOISE["orders"]["self_confidence"]["rows"]
+
+
+def test_suspects_are_the_ranking_of_their_own_logits(noise, letters_features):
+    """By the probability of the label, lowest first, in numpy."""
+    (_, y, bad), (features, _) = noise, letters_features
+    data = features.like(features.columns[0], y)
+    ranked = suspects(data, seed=3).numpy()
+    z = out_of_fold(data, seed=3).double().numpy()
+    e = np.exp(z - z.max(1, keepdims=True))
+    trust = (e / e.sum(1, keepdims=True))[np.arange(900), y]
+    assert sorted(ranked) == list(range(900))
+    assert (np.diff(np.log(trust[ranked])) > -1e-6).all()
+    assert bad[ranked[:90]].sum() >= 85
+
+
+def test_no_score_of_cleanlab_finds_more_of_the_planted_errors(noise):
+    """Of the first 90 labels 89 are wrong by the loss, 88 and 87 by cleanlab's other scores."""
+    p, y, bad = noise
+    found = {name: int(bad[o["rows"][:90]].sum()) for name, o in NOISE["orders"].items()}
+    ours = int(bad[by_loss(p, y)[:90]].sum())
+    assert ours == found["self_confidence"] == 89
+    assert found == {name: NOISE["draws"]["even"][name][0] for name in found}
+    assert found["normalized_margin"] == 87 and found["confidence_weighted_entropy"] == 88
+
+
+def test_what_cleanlabs_rules_add_to_the_ranking_is_the_number(noise):
+    """By low self-confidence: our first rows, cut where cleanlab counts. By default: 2 others."""
+    p, y, bad = noise
+    rules = {name: rule["rows"] for name, rule in NOISE["issues"].items()}
+    first = {name: by_loss(p, y)[: len(rows)].tolist() for name, rows in rules.items()}
+    assert set(first["low_self_confidence"]) == set(rules["low_self_confidence"])
+    for name, rows in rules.items():
+        counts = [len(rows), int(bad[rows].sum()), int(bad[first[name]].sum())]
+        assert counts == NOISE["draws"]["even"][name][0]
+    assert NOISE["draws"]["even"]["prune_by_noise_rate"][0] == [80, 78, 80]  # of 90
+    assert NOISE["draws"]["even"]["low_self_confidence"][0] == [70, 70, 70]
+
+
+def test_over_twenty_draws_it_depends_on_the_errors_who_finds_more():
+    """Errors that fall evenly: the ranking. Ones read as sevens, and so on: cleanlab's default."""
+    even, pairs = (
+        torch.tensor(NOISE["draws"][k]["prune_by_noise_rate"]) for k in ("even", "pairs")
+    )
+    assert even.shape == pairs.shape == (20, 3)
+    assert (even[:, 2] >= even[:, 1]).all() and (pairs[:, 2] < pairs[:, 1]).all()
+    precision = [(hits[:, 1:] / hits[:, :1]).mean(0).tolist() for hits in (even, pairs)]
+    assert precision[0] == pytest.approx([0.968, 0.992], abs=5e-4)  # cleanlab, the loss
+    assert precision[1] == pytest.approx([0.829, 0.676], abs=5e-4)
+    for kind in ("even", "pairs"):  # the second rule is the ranking
+        assert all(b == c for _, b, c in NOISE["draws"][kind]["low_self_confidence"])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -39,6 +40,14 @@ def test_stopping_is_code_130(capsys, monkeypatch):
     monkeypatch.setattr(labels, "evidence", stop)
     assert main(["evidence"]) == 130
     assert "what was finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["shapes", "methods", "remedies"])
+def test_an_experiment_is_run_by_name_into_its_file(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(import_module(f"ftlearn.{name}"), "evidence", asked.append)
+    assert main(["evidence", name]) == 0 and main(["evidence", name, "--out", "x"]) == 0
+    assert asked == [f"{name}.json", "x"]
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):

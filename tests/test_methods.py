@@ -1,78 +1,24 @@
-"""The experiment of lesson 09: its plan, that it goes on where it stopped, and what is stored."""
+"""The experiment of lesson 09: its plan, and that what is stored is complete and was tuned as said."""
 
-import json
-
-import pytest
-import torch
-
-from ftlearn import methods
-from ftlearn.labels import interval
+from ftlearn import experiment, methods
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """A plan of a few fits that take no time, done in this process."""
-
-    class Here:
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        map = staticmethod(map)
-
-    asked = []
-
-    def fit(method, setting, labels, number, final):
-        asked.append((method, setting, labels, number, final))
-        score = setting[0] + 0.01 * number
-        row = dict(method=method, setting=list(setting), labels=labels, draw=number, accuracy=score)
-        return row | ({"letters": 0.5} if final else {})
-
-    two = {"a": (methods.full, [(0.1,), (0.2,)]), "b": (methods.head_only, [(0.3,), (0.1,)])}
-    monkeypatch.setattr(methods, "ProcessPoolExecutor", Here)
-    monkeypatch.setattr(methods, "fit_once", fit)
-    monkeypatch.setattr(methods, "METHODS", two)
-    monkeypatch.setattr(methods, "SLOW", {"a, slow": (methods.full, (0.01,))})
-    return asked
+def rows_of(jobs):
+    """Rows with a score that grows with the first number of the setting."""
+    return [job | {"accuracy": 0.1 * job["setting"][0] + 0.01 * job["draw"]} for job in jobs]
 
 
-def test_tuning_comes_first_and_its_choice_is_used(tiny, tmp_path):
-    results = methods.evidence(tmp_path / "m.json", workers=1)
-    assert [job[-1] for job in tiny] == [False] * 20 + [True] * 120
-    assert {(job[0], job[1]) for job in tiny[20:]} == {
-        ("a", (0.2,)),
-        ("b", (0.3,)),
-        ("a, slow", (0.01,)),
+def test_tuning_comes_first_and_its_choice_is_used():
+    first = methods.plan([])
+    assert {(job["part"], job["labels"]) for job in first} == {("tuning", 5)}
+    assert methods.plan(rows_of(first[:-1])) == first, "one fit is still to be done"
+    final = methods.plan(rows_of(first))[len(first) :]
+    largest = {name: max(s)[0] for name, (_, s) in methods.METHODS.items()}
+    assert {(j["method"], j["setting"][0]) for j in final if j["method"] in largest} == {
+        *largest.items()
     }
-    assert len(results["tuning"]) == 20 and len(results["rows"]) == 120
-    stored = json.loads((tmp_path / "m.json").read_text())
-    assert stored["chosen"] == {"a": [0.2], "b": [0.3]} and stored["test_reads"] == 120
-
-
-@pytest.mark.parametrize("after", [7, 20, 33, 139])
-def test_stopped_anywhere_it_goes_on(after, tiny, tmp_path, monkeypatch):
-    whole = methods.evidence(tmp_path / "whole.json", workers=1)
-    fit, count = methods.fit_once, []
-
-    def stops(*job):
-        count.append(1)
-        if len(count) > after:
-            raise KeyboardInterrupt
-        return fit(*job)
-
-    monkeypatch.setattr(methods, "fit_once", stops)
-    with pytest.raises(KeyboardInterrupt):
-        methods.evidence(tmp_path / "m.json", workers=1)
-    tiny.clear()
-    monkeypatch.setattr(methods, "fit_once", fit)
-    again = methods.evidence(tmp_path / "m.json", workers=1)
-    assert again["tuning"] == whole["tuning"] and again["rows"] == whole["rows"]
-    assert len(tiny) <= 140 - after + 10, "at most the last ten are done again"
+    assert {j["method"] for j in final} == {*methods.METHODS, *methods.SLOW}
+    assert {j["part"] for j in final} == {"final"}
 
 
 def test_methods_have_the_same_budget_and_as_many_settings():
@@ -85,22 +31,17 @@ def test_methods_have_the_same_budget_and_as_many_settings():
 
 
 def test_what_is_stored_is_complete_and_was_tuned_as_said():
+    rows = experiment.stored("methods")["rows"]
+    assert experiment.todo(methods.plan(rows), rows) == []
     results = methods.stored()
-    assert methods.jobs(results) == []
-    assert results["chosen"] == {m: list(s) for m, s in methods.tuned(results["tuning"]).items()}
-    assert results["test_reads"] == len(results["rows"]) == 4 * 10 * 7
+    assert len(results["rows"]) == 4 * 10 * 7 and len(results["tuning"]) == 5 * 9 * 5
     for labels in methods.BUDGETS:
         for method in [*methods.METHODS, *methods.SLOW]:
             assert len(methods.column(results["rows"], method, labels)) == 10
 
 
-def test_differences_are_paired():
-    rows = [
-        dict(method=m, labels=5, draw=d, accuracy=a + 0.1 * d)
-        for m, a in (("a", 0.3), ("b", 0.2))
-        for d in (2, 0, 1)
-    ]
-    mean, half = methods.difference(rows, "a", "b", 5)
-    assert mean == pytest.approx(0.1) and half == pytest.approx(0, abs=1e-12)
-    assert interval(methods.column(rows, "a", 5).tolist())[1] > 0.1
-    torch.testing.assert_close(methods.column(rows, "b", 5), torch.tensor([0.2, 0.3, 0.4]).double())
+def test_a_difference_is_that_of_the_columns():
+    rows = methods.stored()["rows"]
+    middle, half = methods.difference(rows, "full", "head only", 20)
+    columns = [methods.column(rows, name, 20) for name in ("full", "head only")]
+    assert abs(middle - (columns[0] - columns[1]).mean()) < 1e-12 and 0 < half < 0.02

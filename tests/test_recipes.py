@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,26 @@ from torch import nn
 from ftlearn import Columns, bf16, cross_entropy, evaluate, glyphnet, is_frozen, runs
 from ftlearn.explore import overlapping_labels
 from ftlearn.models import named, stages
-from ftlearn.recipes import Phase, Recipe, check_recipe, default_recipe, prepare, timeline
+from ftlearn.recipes import (
+    SCHEDULES,
+    Phase,
+    Recipe,
+    check_recipe,
+    default_recipe,
+    prepare,
+    timeline,
+)
 from ftlearn.runs import constants, follow
+from ftlearn.schedules import (
+    constant,
+    cosine,
+    factors,
+    linear,
+    one_cycle,
+    trace,
+    warmup,
+    warmup_stable_decay,
+)
 
 QUIET = dict(report=False)
 
@@ -26,6 +45,12 @@ def data(device="cpu", n=32, size=8, classes=10):
     y = torch.arange(n) % classes
     x = torch.randn(n, 3, 32, 32) + y[:, None, None, None]
     return Columns(x.to(device), y.to(device), batch_size=size)
+
+
+def few():
+    """Digits in two batches."""
+    x = torch.randint(0, 17, (20, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    return Columns(x, torch.arange(20) % 10, batch_size=10)
 
 
 def state(model):
@@ -96,6 +121,11 @@ def test_numbers_of_numpy_are_numbers():
         "head", epochs=np.int64(2), lr=np.logspace(-3, -2, 2)[0], weight_decay=np.float32(0.5)
     )
     assert Recipe.from_json(Recipe([phase]).to_json()) == Recipe([phase])
+    plain = Phase("head", epochs=2, lr=1e-3, weight_decay=0.5)
+    assert phase == plain and str(phase) == str(plain)
+    assert {type(value) for value in vars(phase).values()} == {int, float, str, type(None)}
+    assert len(follow(glyphnet(10), [phase], few(), **QUIET).losses) == 4
+    assert timeline(glyphnet(10), [phase], np.int64(2))[2] == [4]
 
 
 def test_a_phase_cannot_be_changed():
@@ -183,6 +213,66 @@ def test_the_timeline_is_what_the_optimizer_gets():
     for i, row in enumerate(used):
         planned = {n: r for n, r in zip(names, rates[:, i].tolist()) if r == r}  # not NaN
         assert planned == pytest.approx(row, abs=1e-9)
+
+
+@contextmanager
+def traced():
+    """What the optimizers of a run use, phase after phase: (an optimizer for `follow`, rates)."""
+    with ExitStack() as stack:
+        rates = []
+
+        def optimizer(groups, lr):
+            made = torch.optim.AdamW(groups, lr)
+            rates.append(stack.enter_context(trace(made)))
+            return made
+
+        yield optimizer, rates
+
+
+SHAPES = {
+    "one_cycle": one_cycle(),
+    "constant": constant(),
+    "linear": linear(),
+    "cosine": cosine(),
+    "warmup_cosine": warmup(cosine()),
+    "warmup_stable_decay": warmup_stable_decay(),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_of_a_phase_is_what_the_optimizer_gets(name):
+    """Four updates: the rates that were used, those of the timeline, and lr times the factors."""
+    model = glyphnet(10)
+    phase = Phase("head", epochs=2, lr=0.01, schedule=name)
+    recipe = Recipe.from_json(Recipe([phase]).to_json())
+    with traced() as (optimizer, rates):
+        follow(model, recipe, few(), optimizer=optimizer, **QUIET)
+    factor = factors(SHAPES[name], 4)
+    assert [set(lr) for lr in rates[0].lr] == [{0.01 * f} for f in factor]
+    _, planned, ends = timeline(model, recipe, 2)
+    assert ends == [4] and planned[-1].tolist() == pytest.approx([0.01 * f for f in factor])
+
+
+def test_all_schedules_have_a_sentence_and_differ():
+    sentences = {str(Phase(schedule=name)) for name in SCHEDULES}
+    assert list(SCHEDULES) == list(SHAPES) and len(sentences) == len(SCHEDULES)
+    assert len({tuple(factors(schedule, 20)) for schedule in SCHEDULES.values()}) == len(SCHEDULES)
+    assert all(name in Phase.__doc__ for name in SCHEDULES)
+
+
+def test_an_unknown_schedule_is_told_all_names():
+    for schedule in ("cosinus", cosine(), None, ["linear"]):
+        with pytest.raises(ValueError, match="A phase cannot have schedule=") as caught:
+            Phase(schedule=schedule)
+        assert all(repr(name) in str(caught.value) for name in SCHEDULES)
+
+
+def test_a_timeline_takes_the_rate_of_a_schedule_that_moves_the_momentum_too(monkeypatch):
+    monkeypatch.setitem(SCHEDULES, "linear", one_cycle(momentum=0.9))
+    model = glyphnet(10)
+    plain = timeline(model, [Phase("head", epochs=3)], 2)
+    both = timeline(model, [Phase("head", epochs=3, schedule="linear")], 2)
+    assert torch.equal(plain[1][-1], both[1][-1]) and plain[2] == both[2]
 
 
 def test_a_recipe_draws_itself():

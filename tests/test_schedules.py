@@ -6,8 +6,10 @@ its ends on the updates 0 and N - 1), the test says so and uses the peer's grid.
 
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from timm import scheduler as timm
@@ -403,6 +405,49 @@ def test_a_run_that_is_resumed_in_mid_epoch(stop, tmp_path):
     assert before.lr + after.lr == meant.lr and before.momentum + after.momentum == meant.momentum
 
 
+class Kept:
+    """An after-hook that only carries a state into the checkpoint: every hook's is stored."""
+
+    def __init__(self, plateau):
+        self.state_dict, self.load_state_dict = plateau.state_dict, plateau.load_state_dict
+
+    def __call__(self):
+        pass
+
+
+SCORES = [0.5, 0.6, 0.55, 0.58, 0.57, 0.7, 0.65]  # an epoch each; it falls three times
+
+
+def listening(stop=None, start=0, path=None, own=False):
+    """Rates, weights and plateau of 7 epochs of 4 updates, saved and left after update `stop`."""
+    plateau = Plateau(0.5, patience=0, better="higher", rest=1)
+    one = trainer(torch.optim.AdamW, groups=[{"schedule": plateau}, {}] if own else None)
+    one.after = (Kept(plateau),)
+    if start:
+        assert load_checkpoint(path, one) == start
+    schedule = cosine() if own else plateau
+    with trace(one.optimizer) as rates:
+        for tick in train(one, examples(batch_size=16), 7, schedule, start):
+            if tick.last:
+                plateau.update(SCORES[tick.epoch])
+            if tick.i == stop:
+                save_checkpoint(path, one, tick.i + 1)
+                break
+    return rates.lr, [p.detach() for p in one.model.parameters()], plateau.state_dict()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of the run", "of a group"])
+@pytest.mark.parametrize("stop", [3, 9, 11, 19, 22])
+def test_a_run_with_a_plateau_is_resumed_bit_for_bit(stop, own, tmp_path):
+    """The state stands in the checkpoint itself, so that the two cannot come apart."""
+    lr, weights, state = listening(own=own)
+    before, *_ = listening(stop, path=tmp_path / "run", own=own)
+    after, resumed, ended = listening(start=stop + 1, path=tmp_path / "run", own=own)
+    assert state["value"] == 0.125 and ended == state
+    assert before + after == lr and len(before) == stop + 1
+    assert all(torch.equal(a, b) for a, b in zip(weights, resumed, strict=True))
+
+
 OWN = chain((0.5, constant(0.5)), (0.5, linear(0.5, 0)))
 
 
@@ -467,12 +512,62 @@ def test_plan_touches_nothing():
     assert json.dumps(after) == before and not one.optimizer.state
 
 
-def test_a_schedule_that_makes_no_rates_is_named():
+BROKEN = {
+    "nan": (math.nan, "'lr' is nan at progress 0.5"),
+    "infinity": (math.inf, "'lr' is inf at progress 0.5"),
+    "below 0": (-0.25, "'lr' is -0.25 at progress 0.5"),
+    "NaN of numpy": (np.float32("nan"), "'lr' is nan at progress 0.5"),
+    "nothing": (None, "'lr' is a NoneType at progress 0.5"),
+    "a tensor": (torch.tensor(0.5), "'lr' is a Tensor at progress 0.5"),
+    "momentum": ({"lr": 1.0, "momentum": -1}, "'momentum' is -1 at progress 0.5"),
+    "a misspelt rate": ({"rate": 1.0}, "a factor for 'rate', which this optimizer does not have"),
+}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of the run", "of a group"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_factor_is_refused_before_its_update(name, own):
+    """Updates 0 and 1 of 4 run; update 2 does not, and the groups have their own rates back."""
+    (value, words), data = BROKEN[name], examples(batch_size=16)
+    schedule = lambda p: value if p >= 0.5 else 1 - p
+    one, same = trainer(groups=[{}, {"schedule": schedule} if own else {}]), trainer()
+    schedule = cosine() if own else schedule
+    with pytest.raises(ValueError, match=words):
+        plan(one, data, 1, schedule)
+    seen = []
+    with pytest.raises(ValueError, match=words) as caught:
+        for _ in train(one, data, 1, schedule):
+            seen.append([p.clone() for p in one.model.parameters()])
+    assert len(seen) == 2 and str(caught.value).endswith(".")
+    now = zip(seen[-1], one.model.parameters(), same.model.parameters())
+    assert all(torch.equal(a, b) and not torch.equal(b, first) for a, b, first in now)
+    assert [g["lr"] for g in one.optimizer.param_groups] == [0.1, 0.1]
+
+
+def test_momentum_for_an_optimizer_that_has_none():
+    one = trainer(torch.optim.Adagrad)
+    with pytest.raises(ValueError, match="factor for 'momentum', which this optimizer does not"):
+        next(train(one, examples(), 1, one_cycle(momentum=0.9)))
+    next(train(one, examples(), 1, one_cycle()))
+
+
+def test_any_kind_of_number_is_a_factor():
+    data, found = examples(batch_size=16), []
+    for kind in (float, np.float32, np.float64, lambda f: Fraction(f)):
+        one = trainer()
+        list(train(one, data, 1, lambda p, kind=kind: kind(1 - p)))
+        list(train(one, data, 1, lambda p: 1))  # whole numbers too
+        found.append([p.detach() for p in one.model.parameters()])
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other)
+
+
+def test_a_rate_that_is_no_number_is_planned_as_none():
+    """The factor is fine, but the group's own rate is not."""
     one, data = trainer(), examples(batch_size=16)
-    with pytest.raises(ValueError, match="rate of nan at update 2 of 4"):
-        plan(one, data, 1, lambda p: math.nan if p >= 0.5 else 1.0)
-    with pytest.raises(ValueError, match="rate of -0.1 at update 0"):
-        plan(one, data, 1, lambda p: -1.0)
+    one.optimizer.param_groups[1]["lr"] = math.nan
+    with pytest.raises(ValueError, match="rate of nan at update 0 of 4"):
+        plan(one, data, 1, cosine())
 
 
 def test_pictures_have_readable_labels():
