@@ -9,7 +9,7 @@ LINTED := nbs tests ftlearn/__init__.py ftlearn/__main__.py
 # Parallel workers take one thread each: two 2-thread jobs on two cores are ten times slower.
 one_thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo lab test lint sync check wheel evidence evidence-labels evidence-shapes evidence-methods evidence-remedies pretrain run export format clean
+.PHONY: demo lab test lint sync check wheel evidence evidence-labels evidence-shapes evidence-methods evidence-remedies evidence-students pretrain run export format clean
 .DEFAULT_GOAL := demo
 
 # .venv/.run holds the package alone, .venv/.dev and .venv/.lab add that extra; each is redone
@@ -24,13 +24,13 @@ demo: .venv/.run
 	$(PY) -m ftlearn demo
 
 # Each group of lessons has an experiment of at most 45 minutes, which goes on where it stopped.
-evidence: evidence-labels evidence-shapes evidence-methods evidence-remedies
+evidence: evidence-labels evidence-shapes evidence-methods evidence-remedies evidence-students
 
 evidence-labels: .venv/.run
 	$(PY) -m ftlearn evidence labels --out ftlearn/bundled/labels.json \
 		--figure docs/letters-teach-digits.png
 
-evidence-shapes evidence-methods evidence-remedies: evidence-%: .venv/.run
+evidence-shapes evidence-methods evidence-remedies evidence-students: evidence-%: .venv/.run
 	$(PY) -m ftlearn evidence $* --out ftlearn/bundled/$*.json
 
 pretrain: .venv/.run

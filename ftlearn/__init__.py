@@ -18,11 +18,14 @@ _PUBLIC = {
     "freezing": "freeze unfreeze report",
     "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
     "rates": "param_groups lr_find",
-    "schedules": "constant linear cosine exponential polynomial chain warmup cooldown cosine_restarts "
+    "schedules": "constant linear cosine exponential polynomial tanh chain paced warmup cooldown cosine_restarts "
     "one_cycle inverse_square_root warmup_stable_decay trace plan extend Plateau",
     "recipes": "Phase Recipe",
     "transforms": "Flip Crop Affine Elastic Blur Noise Erase Colour Each",
     "augment": "views mixup cutmix l2_sp oversample out_of_fold suspects margin",
+    "distill": "taught knowledge_distillation logit_matching decoupled_distillation "
+    "correlation_distillation binary_distillation hints attention_transfer "
+    "relational_distillation mutual_learning Committee",
     "runs": "follow",
     "finetuned": "finetune FineTuned Prediction",
     "photos": "Preprocess open_image",
@@ -34,7 +37,7 @@ _PUBLIC = {
     "explore": "claim house_style show slider table",
 }
 _MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "command"}
-_MODULES |= {"experiment", "labels", "shapes", "methods", "remedies"}  # the stored evidence
+_MODULES |= {"experiment", "labels", "shapes", "methods", "remedies", "students"}  # evidence
 _WHERE = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
 __all__ = sorted(_WHERE)

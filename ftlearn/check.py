@@ -4,7 +4,8 @@
 __all__ = ['planted', 'ex00_1', 'ex00_2', 'ex00_3', 'ex01_1', 'candidates', 'ex01_2', 'ex01_3', 'ex02_1', 'ex02_2', 'ex02_3',
            'ex03_1', 'ex03_2', 'ex03_3', 'ex04_1', 'ex04_2', 'ex04_3', 'ex04_4', 'ex05_1', 'ex05_2', 'ex05_3', 'ex06_1',
            'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3', 'ex08_1', 'late_loop', 'ex08_2',
-           'ex08_3', 'ex09_1', 'ex09_2', 'ex09_3', 'noisy', 'ex10_1', 'offers', 'ex10_2', 'ex10_3']
+           'ex08_3', 'ex09_1', 'ex09_2', 'ex09_3', 'noisy', 'ex10_1', 'offers', 'ex10_2', 'ex10_3', 'ex11_1', 'ex11_2',
+           'ex11_3', 'temperatures', 'ex11_4']
 
 # %% ../nbs/tools/check.ipynb #check-003
 def _hint(answer, test):
@@ -1068,14 +1069,20 @@ def _compare08(found, right, slips=()):
     "A hint at the first update whose factor is wrong, or at the slip that makes all of them."
     if len(found) != len(right):
         return f"it gives {len(found)} factors for {len(right)} updates: one for each."
-    same = lambda a, b: all(abs(x - y) < 1e-9 for x, y in zip(a, b))
+    same = lambda a, b: all(abs(x - y) < 1e-6 for x, y in zip(a, b))  # float32 will do
     if same(found, right):
         return ""
     for slip, hint in slips:
         if same(found, slip):
             return hint
     i = next(i for i, pair in enumerate(zip(found, right)) if not same(*[[x] for x in pair]))
-    return f"at update {i} of {len(right)} it gives {found[i]:.4g}, not {right[i]:.4g}."
+    return f"at update {i} of {len(right)} it gives {found[i]:.10g}, not {right[i]:.10g}."
+
+
+def _used08(schedule, places):
+    "The rate's factors there, as numbers; a schedule may return them in a dictionary."
+    found = [schedule(place) for place in places]
+    return [float(f["lr"] if isinstance(f, dict) else f) for f in found]
 
 # %% ../nbs/tools/check.ipynb #check-079
 def _wave08(progress, rise=0.2, length=0.8, late=0.0, turns=0.5):
@@ -1089,7 +1096,7 @@ def _wave08(progress, rise=0.2, length=0.8, late=0.0, turns=0.5):
 
 def _warm08(answer):
     curve = lambda n, shift=0, **how: [_wave08((i + shift) / n, **how) for i in range(n)]
-    found = [float(answer(i / 50)) for i in range(50)]
+    found = _used08(answer, [i / 50 for i in range(50)])
     slips = [
         (
             curve(50, late=0.2, length=1.0),
@@ -1100,7 +1107,12 @@ def _warm08(answer):
         (curve(50, shift=1), "everything is one update early: the first factor is 0."),
         (curve(50, rise=0.0, length=1.0), "there is no rise."),
     ]
-    return _compare08(found, curve(50), slips) or _compare08([float(answer(1.0))], [0.0])
+    return _compare08(found, curve(50), slips) or _end08(answer)
+
+
+def _end08(schedule):
+    (end,) = _used08(schedule, [1.0])
+    return "" if abs(end) < 1e-6 else f"at the end, progress 1, it is at {end:.10g}, not 0."
 
 
 def ex08_1(answer=None):
@@ -1124,7 +1136,7 @@ def _loop08(answer):
         "a bow": lambda p: p * (1 - p),
     }
     for name, schedule in schedules.items():
-        for n in 12, 7, 1:
+        for n in 12, 7, 1, 100:
             at = lambda places, schedule=schedule: [schedule(p) for p in places]
             slips = [
                 (late_loop(schedule, n), "that is the loop as it was: its first update runs at 1."),
@@ -1161,7 +1173,7 @@ def _trapeze08(n, rise, fall=0.2):
 
 
 def _budget08(answer):
-    for n in 400, 100, 40, 20:
+    for n in 400, 100, 41, 20, 30, 60, 79, 80, 90, 1000:
         schedule, rise = answer(n), min(20, n / 4)
         if not callable(schedule):
             return f"budget({n}) is a {type(schedule).__name__}: return a function of progress."
@@ -1179,14 +1191,14 @@ def _budget08(answer):
             ),
             (_trapeze08(n, 0), "there is no warm-up."),
         ]
-        found = [float(schedule(i / n)) for i in range(n)]
-        if hint := _compare08(found, _trapeze08(n, rise), slips):
+        found = _used08(schedule, [i / n for i in range(n)])
+        if hint := _compare08(found, _trapeze08(n, rise), slips) or _end08(schedule):
             return f"{n} updates: {hint}"
 
 
 def ex08_3(answer=None):
     """`budget(updates)`: a schedule for a run of that length."""
-    return _try("8.3", answer, _budget08, "the same rule at 20, 40, 100 and 400 updates.")
+    return _try("8.3", answer, _budget08, "the same rule at ten lengths, from 20 to 1000 updates.")
 
 # %% ../nbs/tools/check.ipynb #check-085
 def _recipe09(answer):
@@ -1422,3 +1434,232 @@ def _asked10(pick):
 def ex10_3(answer=None):
     """`pick(z, n)`: the rows whose labels should be asked for, by margin."""
     return _try("10.3", answer, _asked10, "a close call is where a label says most.")
+
+# %% ../nbs/tools/check.ipynb #check-098
+def _exact11(z, t, temperature):
+    "T² KL(teacher || student) in double precision, and the losses of well-known slips."
+    q, p = ((v.double() / temperature).log_softmax(1) for v in (z, t))
+    kl = (p.exp() * (p - q)).sum(1)
+    square, other = temperature**2, (q.exp() * (q - p)).sum(1)
+    return square * kl.mean(), {
+        "this is the KL without T²: a higher temperature would turn the teacher down.": kl.mean(),
+        "this is a mean over the classes as well: KL is a sum over them.": square
+        * kl.mean()
+        / z.shape[1],
+        "this is a sum over the rows: take their mean.": square * kl.sum(),
+        "this is KL(student || teacher): the two are swapped.": square * other.mean(),
+        "this has T once: the gradient shrinks with its square.": temperature * kl.mean(),
+        "this is a cross-entropy with soft targets: take off the teacher's entropy.": -square
+        * (p.exp() * q).sum(1).mean(),
+    }
+
+
+def _logits11(seed, rows=6, classes=5):
+    import torch
+
+    from ftlearn.data import generator
+
+    return 2 * torch.randn(rows, classes, generator=generator(11, seed))
+
+# %% ../nbs/tools/check.ipynb #check-099
+def _kd11(kd):
+    import torch
+
+    z, t = _logits11(1), _logits11(2)
+    for temperature in (4.0, 1.0, 2.5):
+        leaf, before = z.clone().requires_grad_(), t.clone()
+        found = torch.as_tensor(kd(leaf, t, temperature))
+        if found.numel() != 1:
+            return f"it returns {found.numel()} numbers: a loss is one, the mean over the rows."
+        right, slips = _exact11(z, t, temperature)
+        near = lambda value: bool((found.double() - value).abs() < 1e-4 * value.abs())
+        if not near(right):
+            known = [hint for hint, value in slips.items() if near(value)]
+            return (
+                known[0]
+                if known
+                else f"at T = {temperature:g} it is {found.item():.4f}, not {right:.4f}."
+            )
+        if not found.requires_grad:
+            return "no gradient reaches the student: nothing would be learned."
+        if not torch.equal(t, before):
+            return "it has changed the teacher's logits."
+    return _extreme11(kd)
+
+# %% ../nbs/tools/check.ipynb #check-100
+def _extreme11(kd):
+    "The same where probabilities underflow, on either side and in half precision."
+    import torch
+
+    flat, wide = torch.zeros(1, 3), torch.tensor([[300.0, 0.0, -20.0]])
+    cases = {
+        "the teacher is sure, a gap of 300": (flat, wide),
+        "the student is sure, a gap of 300": (wide, flat),
+        "the teacher is in half precision": (flat, wide.half()),
+    }
+    for what, (z, t) in cases.items():
+        leaf = z.clone().requires_grad_()
+        loss = kd(leaf, t, 1.0)
+        loss.backward()
+        if not (loss.isfinite() and leaf.grad.isfinite().all()):
+            return f"not finite where {what}: take logarithms of the softmax on both sides."
+        if abs(float(loss.detach()) - float(_exact11(z, t, 1.0)[0])) > 1e-2:
+            return f"wrong where {what}: nothing may be cut off or rounded."
+
+
+def ex11_1(answer=None):
+    """`kd(z, t, temperature)`: T² KL(teacher || student), stable."""
+    return _try("11.1", answer, _kd11, "zero times a number is zero, and log p is one.")
+
+# %% ../nbs/tools/check.ipynb #check-102
+def _translated11(translate):
+    for alpha, T in ((0.9, 4.0), (0.5, 2.0), (0.9, 1.0), (0.2, 10.0), (0.0, 4.0), (1.0, 4.0)):
+        found, right = float(translate(alpha, T)), alpha / (alpha + (1 - alpha) * T**2)
+        if abs(found - right) < 1e-6:
+            continue
+        slips = {
+            "that is not a share any more: the two parts have to sum to one again.": alpha / T**2,
+            "T² turns the other way: forgotten, the teacher was quieter than alpha says.": (
+                alpha * T**2 / (alpha * T**2 + 1 - alpha)
+            ),
+            "T² is forgotten here as well: the alpha changes.": alpha,
+            "the factor is T², not T.": alpha / (alpha + (1 - alpha) * T),
+        }
+        known = [hint for hint, value in slips.items() if abs(found - value) < 1e-6]
+        case = f"for alpha {alpha:g} at T = {T:g}: "
+        return case + (known[0] if known else f"not {found:.4f}; compare the two parts' weights.")
+
+
+def ex11_2(answer=None):
+    """`translate(alpha, temperature)`: the alpha with T² that equals one without."""
+    return _try("11.2", answer, _translated11, "an alpha means nothing without its T².")
+
+# %% ../nbs/tools/check.ipynb #check-104
+def _suspects11():
+    "Losses by name, and whether each has teacher and student swapped."
+
+    def kl(z, t, T=1.0, scale=1.0):
+        q, p = ((v / T).log_softmax(1) for v in (z, t))
+        return scale * (p.exp() * (p - q)).sum(1).mean()
+
+    return {
+        "KL(teacher || student)": (kl, False),
+        "KL(student || teacher)": (lambda z, t: kl(t, z), True),
+        "the right KL at T = 4, times 16": (lambda z, t: kl(z, t, 4.0, 16.0), False),
+        "the wrong KL at T = 4, times 16": (lambda z, t: kl(t, z, 4.0, 16.0), True),
+        "the right KL, times 0.01": (lambda z, t: kl(z, t, 1.0, 0.01), False),
+        "the wrong KL, times 0.01": (lambda z, t: kl(t, z, 1.0, 0.01), True),
+        "a cross-entropy with the teacher's probabilities": (
+            lambda z, t: -(t.softmax(1) * z.log_softmax(1)).sum(1).mean(),
+            False,
+        ),
+        "a KL whose gradient goes to the teacher": (lambda z, t: kl(z.detach(), t), True),
+        "the right KL with the teacher detached": (lambda z, t: kl(z, t.detach()), False),
+    }
+
+# %% ../nbs/tools/check.ipynb #check-105
+def _detector11(swapped):
+    for name, (loss, truth) in _suspects11().items():
+        found = swapped(loss)
+        if bool(found) != truth:
+            said = "True" if found else "False"
+            return f"it says {said} of {name}."
+
+
+def ex11_3(answer=None):
+    """`swapped(loss)`: whether loss(z, t) has teacher and student the wrong way round."""
+    return _try("11.3", answer, _detector11, "an undecided student pays ln C at most.")
+
+# %% ../nbs/tools/check.ipynb #check-107
+_RATES11 = 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0
+_SCORES11 = {
+    1: [
+        (0.833, 0.864),
+        (0.871, 0.924),
+        (0.916, 0.92),
+        (0.929, 0.94),
+        (0.898, 0.938),
+        (0.869, 0.907),
+        (0.096, 0.096),
+        (0.096, 0.091),
+        (0.096, 0.087),
+        (0.08, 0.089),
+        (0.102, 0.096),
+    ],
+    4: [
+        (0.331, 0.318),
+        (0.551, 0.571),
+        (0.733, 0.749),
+        (0.831, 0.882),
+        (0.887, 0.927),
+        (0.898, 0.936),
+        (0.911, 0.953),
+        (0.902, 0.947),
+        (0.098, 0.1),
+        (0.082, 0.08),
+        (0.127, 0.111),
+    ],
+    16: [
+        (0.093, 0.129),
+        (0.116, 0.158),
+        (0.184, 0.22),
+        (0.407, 0.416),
+        (0.656, 0.676),
+        (0.769, 0.813),
+        (0.878, 0.929),
+        (0.9, 0.94),
+        (0.9, 0.951),
+        (0.911, 0.953),
+        (0.844, 0.869),
+    ],
+}
+
+# %% ../nbs/tools/check.ipynb #check-108
+def temperatures():
+    """Rows of temperature, rate, and accuracies chosen and scored (exercise 11.4).
+
+    The student of lesson 11 on answers about the pool: SGD with momentum 0.9, one cycle, 198
+    updates of 50, alpha 1, without T². Means of three draws of the teacher's labels; `chosen` are
+    the first 150 validation digits, `scored` the last 150.
+    """
+    return [
+        {"temperature": T, "rate": rate, "chosen": chosen, "scored": scored}
+        for T, pairs in _SCORES11.items()
+        for rate, (chosen, scored) in zip(_RATES11, pairs, strict=True)
+    ]
+
+# %% ../nbs/tools/check.ipynb #check-109
+def _behind11(rows):
+    "How far 16 lies behind 1 at the rate best for 1, at that best for 16, and each at its own."
+    score = {(r["temperature"], r["rate"]): r["scored"] for r in rows}
+    best = {}
+    for row in sorted(rows, key=lambda r: r["chosen"]):
+        best[row["temperature"]] = row["rate"]
+    at = lambda a, b: score[1, a] - score[16, b]
+    return at(best[1], best[1]), at(best[16], best[16]), at(best[1], best[16])
+
+# %% ../nbs/tools/check.ipynb #check-110
+def _points11(answer):
+    shared, reverse, own = _behind11(temperatures())
+    found = tuple(float(v) for v in answer)
+    if len(found) != 2:
+        return f"these are {len(found)} numbers: give two, at the shared rate and at their own."
+    near = lambda a, b: abs(a - b) < 6e-4
+    if near(found[0], shared) and near(found[1], own):
+        return ""
+    if near(found[0], 100 * shared):
+        return "these are points: give differences of accuracies, from 0 to 1."
+    if near(found[0], own) and near(found[1], shared):
+        return "right numbers, in the other order: first the shared rate."
+    if near(found[0], -shared):
+        return "the sign: behind is a positive number."
+    if near(found[0], reverse):
+        return "this is the rate that is best for temperature 16: the first takes that of temperature 1."
+    if near(found[0], shared):
+        return "the first is right; for the second, each temperature takes its own best rate."
+    return "pick each rate by `chosen`, and subtract the accuracies under `scored`."
+
+
+def ex11_4(answer=None):
+    """How far temperature 16 lies behind 1, at one rate and at each its own: two numbers."""
+    return _try("11.4", answer, _points11, "it was the rate.")

@@ -15,7 +15,7 @@ from torch import nn
 
 from .explore import COLOURS, panels
 from .models import _alive, _calls, _trace, _unchanged
-from .training import _set, train
+from .training import _restore, train
 
 # %% ../nbs/07_rates.ipynb #07-rates-022
 def _is_chain(module):
@@ -321,8 +321,7 @@ def _own_rates(step):
     step.optimizer.zero_grad()
     for group in step.optimizer.param_groups:
         group.pop("schedule", None)
-        if "initial_lr" in group:
-            _set(group, "lr", group.pop("initial_lr"))
+        _restore(group)
     top = max(float(group["lr"]) for group in step.optimizer.param_groups)
     if not top > 0:
         raise ValueError("All rates of the optimizer are 0: give its groups the ratio you want.")

@@ -2,11 +2,11 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'TUNING_DRAWS', 'LABELS', 'STARTS', 'CUTS', 'WATCH', 'AUGMENTATIONS', 'REGULARISERS', 'REMEDIES', 'BALANCE',
-           'SCALES', 'NOISES', 'TOTALS', 'HELD', 'HOLDING', 'FIXES', 'VIEWS', 'LATE', 'TOPICS', 'RATES', 'RARE_RATES',
-           'CONTROLS', 'SHARES', 'few', 'scores', 'learner', 'trained', 'fine_tuned', 'arms_of', 'augmented',
-           'few_images', 'skewed', 'recalls', 'imbalance', 'features', 'Among', 'probe', 'planted', 'repaired',
-           'shifted', 'viewed', 'asked', 'mistaken', 'measure', 'holding', 'tuned_rate', 'tuned_strength', 'tuned_hold',
-           'plan', 'evidence', 'chosen', 'stored', 'gains', 'tried', 'precision', 'lead', 'costs']
+           'SCALES', 'NOISES', 'TOTALS', 'HELD', 'HOLDING', 'FIXES', 'SEEN', 'VIEWS', 'LATE', 'TOPICS', 'RATES',
+           'RARE_RATES', 'CONTROLS', 'SHARES', 'few', 'scores', 'learner', 'trained', 'fine_tuned', 'arms_of',
+           'augmented', 'few_images', 'skewed', 'recalls', 'imbalance', 'features', 'Among', 'probe', 'planted',
+           'repaired', 'shifted', 'viewed', 'asked', 'mistaken', 'measure', 'holding', 'tuned_rate', 'tuned_strength',
+           'tuned_hold', 'plan', 'evidence', 'chosen', 'stored', 'gains', 'tried', 'precision', 'lead', 'costs']
 
 # %% ../nbs/tools/remedies.ipynb #remedies-001
 """The experiment of lesson 10: remedies for models and for data, in pairs with a control."""
@@ -276,9 +276,13 @@ def planted(part, draw, noise, labels):
 
 
 @lru_cache(maxsize=1)
-def _ranked(part, draw, noise, labels):
-    "The planted set's rows, the most suspicious label first."
-    return suspects(planted(part, draw, noise, labels)[0], probe, seed=draw)
+def _ranked(part, draw, noise, labels, seen=None):
+    "The planted set's rows, the most suspicious first; by a probe of strength `seen` that saw all."
+    data = planted(part, draw, noise, labels)[0]
+    if seen is None:
+        return suspects(data, probe, seed=draw)
+    z = predict(probe(data, seen), data)
+    return F.cross_entropy(z, data.columns[1], reduction="none").argsort(descending=True)
 
 # %% ../nbs/tools/remedies.ipynb #remedies-033
 FIXES = (
@@ -288,7 +292,12 @@ FIXES = (
     "correct suspects",
     "correct, hold back",
     "correct at random",
+    "correct, seen",
+    "correct, seen, held",
 )
+
+
+SEEN = {"correct, seen": 30.0, "correct, seen, held": 1.0}
 
 
 def repaired(part, draw, arm, noise, labels, strength):
@@ -296,7 +305,8 @@ def repaired(part, draw, arm, noise, labels, strength):
     (data, bad, right), row = planted(part, draw, noise, labels), {}
     if arm not in ("probe", "hold back"):
         looks = torch.randperm(len(data), generator=generator(draw, 11))
-        looks = looks if arm == "correct at random" else _ranked(part, draw, noise, labels)
+        if arm != "correct at random":
+            looks = _ranked(part, draw, noise, labels, SEEN.get(arm))
         looks = looks[: int(bad.sum())]
         row = dict(precision=round(bad[looks].double().mean().item(), 5))
         data = _fixed(data, right, looks, drop=arm == "drop suspects")
@@ -338,16 +348,20 @@ def viewed(part, draw, start, arm, rate, labels):
 
 # %% ../nbs/tools/remedies.ipynb #remedies-039
 def _five_more(arm, head, pool, rows, draw):
-    "Five rows that are not in `rows`: those with the smallest margin, or any."
+    "Five rows that are not in `rows`: of the smallest margin, of the rarest classes, or any."
     rest = torch.ones(len(pool), dtype=torch.bool).index_fill(0, rows, False).nonzero()[:, 0]
     order = torch.randperm(len(rest), generator=generator(draw, len(rows)))
     if arm == "margin":
         order = margin(predict(head, pool.take(rest))).argsort(stable=True)
+    if arm == "balanced":
+        y, turn = pool.columns[1][rest[order]], (len(rows) - 10) % 10
+        classes = [(turn + i) % 10 for i in range(5)]
+        order = order[torch.stack([(y == c).nonzero()[0, 0] for c in classes])]
     return rest[order[:5]]
 
 
 def asked(part, draw, arm, labels):
-    """A probe that chooses its own labels by margin, or is given random ones."""
+    """A probe that chooses its own labels by margin, or is given random ones, or each class in turn."""
     (pool, unseen), curve = features(part), []
     rows = drawn(pool.columns[1], 1, draw)
     for n in range(10, labels + 1, 5):
@@ -465,17 +479,23 @@ def _rates_tried():
     return jobs + _held_tried()
 
 # %% ../nbs/tools/remedies.ipynb #remedies-053
+def _tried(rows, **where):
+    "The tuning rows with these values."
+    where = dict(part="tuning") | where
+    return [r for r in rows if all(r.get(n) == v for n, v in where.items())]
+
+
 def tuned_rate(rows, start, topic="control", arm="nothing"):
     """Of the rates within half a point of the best validation accuracy that of the lowest loss."""
-    where = dict(part="tuning", topic=topic, start=start, arm=arm)
-    tried = dict.fromkeys(r["rate"] for r in rows if all(r.get(n) == v for n, v in where.items()))
-
-    def mean(what, rate):
-        return experiment.values(rows, what, **where, rate=rate).mean().item()
-
-    best = max(mean("accuracy", rate) for rate in tried)
-    near = [rate for rate in tried if mean("accuracy", rate) >= best - 0.005]
-    return min(near, key=lambda rate: mean("loss", rate))
+    tried = _tried(rows, topic=topic, start=start, arm=arm)
+    rates = dict.fromkeys(r["rate"] for r in tried)
+    found = {
+        what: {rate: experiment.values(tried, what, rate=rate).mean().item() for rate in rates}
+        for what in ("accuracy", "loss")
+    }
+    best = max(found["accuracy"].values())
+    near = [rate for rate in rates if found["accuracy"][rate] >= best - 0.005]
+    return min(near, key=found["loss"].get)
 
 # %% ../nbs/tools/remedies.ipynb #remedies-055
 def tuned_strength(rows, start, arm):
@@ -483,7 +503,7 @@ def tuned_strength(rows, start, arm):
     settings = REMEDIES[arm][1]
     if len(settings) == 1:
         return settings[0]
-    return experiment.best(rows, "setting", part="tuning", start=start, arm=arm)
+    return experiment.best(_tried(rows, start=start, arm=arm), "setting")
 
 
 def _topic(arm):
@@ -492,14 +512,14 @@ def _topic(arm):
 
 def _strengths_tried(rows):
     "The second jobs."
-    return [
-        job
-        for start in ("scratch", "letters")
-        for arm in arms_of(start)
-        for setting in REMEDIES[arm][1]
-        if len(REMEDIES[arm][1]) > 1
-        for job in _fit("tuning", _topic(arm), start, arm, setting, tuned_rate(rows, start))
-    ]
+    jobs = []
+    for start in ("scratch", "letters"):
+        rate = tuned_rate(rows, start)
+        for arm in arms_of(start):
+            strengths = REMEDIES[arm][1] if len(REMEDIES[arm][1]) > 1 else ()
+            for setting in strengths:
+                jobs += _fit("tuning", _topic(arm), start, arm, setting, rate)
+    return jobs
 
 # %% ../nbs/tools/remedies.ipynb #remedies-057
 def _final_images(rows):
@@ -520,9 +540,8 @@ def _final_images(rows):
 def tuned_hold(rows):
     """(arm, share of wrong labels, labels) to the strength with the best validation accuracy."""
     cells = {}
-    for r in rows:
-        if r["part"] == "tuning" and r["topic"] == "noise":
-            cells.setdefault((r["arm"], r["noise"], r["labels"]), []).append(r)
+    for r in _tried(rows, topic="noise"):
+        cells.setdefault((r["arm"], r["noise"], r["labels"]), []).append(r)
     return {cell: experiment.best(found, "strength") for cell, found in cells.items()}
 
 
@@ -544,7 +563,7 @@ def _final_rest(rows):
         for arm in VIEWS:
             how = dict(start=start, arm=arm, rate=tuned_rate(rows, start), labels=LABELS)
             jobs += _draws("final", "views", **how) if (start, arm) != ("whole", "1 view") else []
-    for arm in ("random", "margin"):
+    for arm in ("random", "margin", "balanced"):
         jobs += _draws("final", "asking", arm=arm, labels=100)
     for start, rate in (("probe", None), ("whole", tuned_rate(rows, "whole"))):
         arms = ["right", *[name + LATE for name in mistakes], *mistakes]
@@ -555,7 +574,7 @@ def _final_rest(rows):
 
 # %% ../nbs/tools/remedies.ipynb #remedies-060
 def _final(rows):
-    rows = [r for r in rows if r["part"] == "tuning"]
+    rows = _tried(rows)
     return _final_images(rows) + _final_labels(rows) + _final_rest(rows)
 
 
@@ -663,34 +682,31 @@ def _check_rows(rows, base, where):
 # %% ../nbs/tools/remedies.ipynb #remedies-068
 def tried(results, start, arm):
     """Strength to its gain in points over nothing in the tuning; empty if only one was to try."""
-    rows, strengths = results["tuning"], REMEDIES[arm][1]
+    strengths = REMEDIES[arm][1]
+    rows = [r for r in results["tuning"] if r.get("start") == start]
     nothing = dict(topic="control", rate=tuned_rate(rows, start))
     found = {}
     for setting in strengths if len(strengths) > 1 else ():
         one = dict(topic=_topic(arm), arm=arm, setting=setting)
-        middle, half = experiment.difference(rows, one, nothing, start=start)
+        middle, half = experiment.difference(rows, one, nothing)
         found[setting] = 100 * middle, 100 * half
     return found
 
 # %% ../nbs/tools/remedies.ipynb #remedies-070
 def precision(results, arm="correct suspects"):
     """(share of wrong labels, labels) to the mean precision of the looks and half its interval."""
-    cells = [(noise, labels) for noise in NOISES if noise for labels in TOTALS]
-    where = dict(topic="noise", arm=arm)
-    found = {
-        (noise, labels): experiment.values(
-            results["rows"], "precision", **where, noise=noise, labels=labels
-        )
-        for noise, labels in cells
-    }
-    return {cell: interval(values.tolist()) for cell, values in found.items()}
+    rows = [r for r in results["rows"] if r["topic"] == "noise" and r["arm"] == arm]
+    cells = dict.fromkeys((r["noise"], r["labels"]) for r in rows)
+    found = [
+        experiment.values(rows, "precision", noise=noise, labels=labels) for noise, labels in cells
+    ]
+    return {cell: interval(values.tolist()) for cell, values in zip(cells, found)}
 
 
-def lead(results):
-    """Labels to the points by which the margin is ahead of random ones, with half the interval."""
+def lead(results, one="margin", other="random"):
+    """Labels to the points by which one way of asking is ahead of another, with half the interval."""
     curves = [
-        experiment.values(results["rows"], "curve", topic="asking", arm=arm)
-        for arm in ("margin", "random")
+        experiment.values(results["rows"], "curve", topic="asking", arm=arm) for arm in (one, other)
     ]
     ahead = 100 * (curves[0] - curves[1])
     return {10 + 5 * i: interval(column.tolist()) for i, column in enumerate(ahead.T)}

@@ -148,37 +148,45 @@ def bf16(device=None):
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
 # %% ../nbs/04_training.ipynb #04-training-094
-def _begin_schedule(optimizer, schedule):
-    "Remember each group's own rates, so that a schedule can scale them."
-    for group in optimizer.param_groups:
-        if group.get("schedule") or schedule:
-            group.setdefault("initial_lr", float(group["lr"]))
-            if "betas" in group or "momentum" in group:
-                momentum = group["betas"][0] if "betas" in group else group["momentum"]
-                group.setdefault("initial_momentum", momentum)
+def _rates(group):
+    "What a schedule may scale: the learning rate, and the momentum (Adam's first beta) if any."
+    momentum = group["betas"][0] if "betas" in group else group.get("momentum")
+    both = {"lr": group["lr"], "momentum": momentum}
+    return {name: float(rate) for name, rate in both.items() if rate is not None}
 
 # %% ../nbs/04_training.ipynb #04-training-096
-def _end_schedule(optimizer):
-    "Give each group its own rates back."
-    for group in optimizer.param_groups:
-        for name in ("lr", "momentum"):
-            if f"initial_{name}" in group:
-                _set(group, name, group.pop(f"initial_{name}"))
+def _put_aside(group):
+    "Keep a group's own rates in the group."
+    own = _rates(group)
+    for name, rate in own.items():
+        if not 0 <= rate < math.inf:
+            raise ValueError(
+                f"A parameter group has a {name} of {rate}: give it a finite one of at least 0."
+            )
+    group["own rates"] = own
+
+# %% ../nbs/04_training.ipynb #04-training-098
+def _restore(group):
+    "Give a group its own rates back."
+    for name, rate in group.pop("own rates", {}).items():
+        _set(group, name, rate)
 
 
 def _set(group, name, value):
     "Set a rate; a tensor, as a captured graph holds it, is filled in place."
-    if name == "momentum" and "betas" in group:
+    beta = name == "momentum" and "betas" in group
+    old = group["betas"][0] if beta else group[name]
+    if isinstance(old, torch.Tensor):
+        old.fill_(value)
+    elif beta:
         group["betas"] = (value, *group["betas"][1:])
-    elif isinstance(group[name], torch.Tensor):
-        group[name].fill_(value)
     else:
         group[name] = value
 
-# %% ../nbs/04_training.ipynb #04-training-098
-def _check_factor(group, name, factor, progress):
+# %% ../nbs/04_training.ipynb #04-training-100
+def _check_factor(own, name, factor, progress):
     "Refuse a factor that no update should see."
-    if f"initial_{name}" not in group:
+    if name not in own:
         raise ValueError(
             f"The schedule has a factor for {name!r}, which this optimizer does not have: return "
             'factors for "lr", and for "momentum" where there is one.'
@@ -191,24 +199,28 @@ def _check_factor(group, name, factor, progress):
             "/ updates of the run: return a finite number of at least 0."
         )
 
-# %% ../nbs/04_training.ipynb #04-training-100
+# %% ../nbs/04_training.ipynb #04-training-102
 def set_rates(optimizer, schedule, progress):
-    """Scale each group's own rates by the schedule's factors at `progress`, from 0 to 1.
+    """Set each group's rates to its own, times the schedule's factors at `progress`, 0 to 1.
 
     Raises
     ------
     ValueError
-        If a factor is negative, NaN, infinite or no number.
+        If a factor, or a group's own rate, is negative, NaN or infinite, or a factor no number.
     """
+    for group in optimizer.param_groups:  # all of them first: groups may share a tensor
+        if (group.get("schedule") or schedule) and "own rates" not in group:
+            _put_aside(group)
     for group in optimizer.param_groups:
-        chosen = group.get("schedule") or schedule
-        if chosen is not None:
-            factors = chosen(progress)
-            for name, factor in (factors if isinstance(factors, dict) else {"lr": factors}).items():
-                _check_factor(group, name, factor, progress)
-                _set(group, name, group["initial_" + name] * factor)
+        if chosen := group.get("schedule") or schedule:
+            own, factors = group["own rates"], chosen(progress)
+            factors = factors if isinstance(factors, dict) else {"lr": factors}
+            for name, factor in factors.items():
+                _check_factor(own, name, factor, progress)
+            for name, rate in own.items():
+                _set(group, name, rate * float(factors.get(name, 1.0)))
 
-# %% ../nbs/04_training.ipynb #04-training-104
+# %% ../nbs/04_training.ipynb #04-training-106
 class Tick(NamedTuple):
     """What `train` yields after every update."""
 
@@ -219,7 +231,7 @@ class Tick(NamedTuple):
     pred: torch.Tensor
     batch: tuple[Any, ...]
 
-# %% ../nbs/04_training.ipynb #04-training-106
+# %% ../nbs/04_training.ipynb #04-training-108
 def _normalises_batches(step):
     "The name of a batch normalisation that is live, or None."
     kinds = torch.nn.modules.batchnorm._BatchNorm
@@ -227,7 +239,7 @@ def _normalises_batches(step):
         if isinstance(part, kinds) and not is_frozen(part):
             return name.split(".", 1)[1]
 
-# %% ../nbs/04_training.ipynb #04-training-107
+# %% ../nbs/04_training.ipynb #04-training-109
 def _check_run(step, data, epochs, start):
     if not hasattr(data, "batches"):
         raise TypeError(
@@ -249,7 +261,7 @@ def _check_run(step, data, epochs, start):
         )
     check_parameters(step)
 
-# %% ../nbs/04_training.ipynb #04-training-109
+# %% ../nbs/04_training.ipynb #04-training-111
 def train(step, data, epochs=1, schedule=None, start=0):
     """Train, one update per iteration: the loop's body is yours.
 
@@ -261,8 +273,9 @@ def train(step, data, epochs=1, schedule=None, start=0):
         Length of the whole run, also when it starts later.
     schedule : callable, optional
         Progress i / updates, from 0 up to 1, to a factor on every learning rate, or to
-        `{"lr": factor, "momentum": factor}`. A parameter group may carry its own under
-        "schedule". When the run ends, the groups have their own rates back.
+        `{"lr": factor, "momentum": factor}`; what it does not name has the factor 1. A parameter
+        group may carry its own under "schedule". When the run ends, the groups have their own
+        rates back. A longer run stretches the schedule, also after `start` (see `extend`).
     start : int
         Updates already done, as `load_checkpoint` returns them.
 
@@ -278,10 +291,9 @@ def train(step, data, epochs=1, schedule=None, start=0):
     _check_run(step, data, epochs, start)
     return _train(step, data, epochs, schedule, start)
 
-# %% ../nbs/04_training.ipynb #04-training-111
+# %% ../nbs/04_training.ipynb #04-training-113
 def _train(step, data, epochs, schedule, start):
     per_epoch, i = data.steps, start
-    _begin_schedule(step.optimizer, schedule)
     try:
         for epoch in range(start // per_epoch, epochs):
             train_mode(step.modules)
@@ -291,9 +303,11 @@ def _train(step, data, epochs, schedule, start):
                 i += 1
                 yield Tick(i - 1, epoch, i == (epoch + 1) * per_epoch, loss, pred, batch)
     finally:
-        _end_schedule(step.optimizer)
+        for group in step.optimizer.param_groups:
+            if group.get("schedule") or schedule:
+                _restore(group)
 
-# %% ../nbs/04_training.ipynb #04-training-123
+# %% ../nbs/04_training.ipynb #04-training-125
 def accuracy(pred, x, y, *_):
     """Per example, 1.0 where the largest logit is the label's (for dense labels, the share)."""
     if y.is_floating_point():
@@ -307,13 +321,13 @@ def accuracy(pred, x, y, *_):
         else (pred.argmax(1) == y).float()
     )
 
-# %% ../nbs/04_training.ipynb #04-training-127
+# %% ../nbs/04_training.ipynb #04-training-129
 def predict(model, data, amp=None):
     """The model's outputs for column 0, in stored order, as one tensor of shape (examples, ...)."""
     with inference(model), amp or contextlib.nullcontext():
         return torch.cat([model(batch[0]) for batch in data.in_order().batches()])
 
-# %% ../nbs/04_training.ipynb #04-training-130
+# %% ../nbs/04_training.ipynb #04-training-132
 def evaluate(model, data, metric=accuracy, predict=None, amp=None):
     """Score a model, and leave model, modes, random state and data as they were found.
 
@@ -352,7 +366,7 @@ def evaluate(model, data, metric=accuracy, predict=None, amp=None):
         data.announce(score)
     return score
 
-# %% ../nbs/04_training.ipynb #04-training-131
+# %% ../nbs/04_training.ipynb #04-training-133
 def _per_example(values, batch):
     if values.shape != batch[0].shape[:1]:
         raise ValueError(
@@ -361,7 +375,7 @@ def _per_example(values, batch):
         )
     return values
 
-# %% ../nbs/04_training.ipynb #04-training-137
+# %% ../nbs/04_training.ipynb #04-training-139
 class History:
     """What `fit` saw: `rows`, a dict per epoch, and `losses`, a float per update."""
 
@@ -386,7 +400,7 @@ class History:
         score = "      -" if row["score"] is None else f"{row['score']:7.3f}"
         return f"{row['epoch']:5d} {row['loss']:7.4f} {score} {row['seconds']:8.1f}"
 
-# %% ../nbs/04_training.ipynb #04-training-141
+# %% ../nbs/04_training.ipynb #04-training-143
 class Guard:
     """Keeps a copy of what training may change, and puts it back when the numbers break."""
 
@@ -424,7 +438,7 @@ class Guard:
                 return f"column {i} of its batch holds NaN or infinity, so clean the data"
         return "its batch is clean, so lower the learning rate, or warm up"
 
-# %% ../nbs/04_training.ipynb #04-training-143
+# %% ../nbs/04_training.ipynb #04-training-145
 def _progress(history, since):
     "One line about every two seconds, over the last one where the output can do that."
     if time.perf_counter() - since < 2:
@@ -437,7 +451,7 @@ def _progress(history, since):
     )
     return time.perf_counter()
 
-# %% ../nbs/04_training.ipynb #04-training-145
+# %% ../nbs/04_training.ipynb #04-training-147
 def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=0, report=True):
     """Train for whole epochs, score after each, and stop at the first loss that is not finite.
 
@@ -476,7 +490,7 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
             shown, sizes = _progress(history, shown) if report else shown, []
     return history
 
-# %% ../nbs/04_training.ipynb #04-training-153
+# %% ../nbs/04_training.ipynb #04-training-155
 class accumulate(Step):
     """The same update from slices of the batch, for batches that do not fit in memory.
 

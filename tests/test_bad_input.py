@@ -8,11 +8,12 @@ import pytest
 from rows_augment import ROWS as AUGMENT
 from rows_backbones import ROWS as BACKBONES
 from rows_core import ROWS as CORE
+from rows_distill import ROWS as DISTILL
 from rows_folder import ROWS as FOLDERS
 from rows_recipes import ROWS as RECIPES
 from rows_schedules import ROWS as SCHEDULES
 
-ROWS = CORE + FOLDERS + BACKBONES + RECIPES + SCHEDULES + AUGMENT
+ROWS = CORE + FOLDERS + BACKBONES + RECIPES + SCHEDULES + AUGMENT + DISTILL
 
 
 @pytest.mark.parametrize("cause, kind, words, act", ROWS, ids=[row[0] for row in ROWS])

@@ -42,7 +42,7 @@ def test_stopping_is_code_130(capsys, monkeypatch):
     assert "what was finished is kept" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["shapes", "methods", "remedies"])
+@pytest.mark.parametrize("name", ["shapes", "methods", "remedies", "students"])
 def test_an_experiment_is_run_by_name_into_its_file(name, monkeypatch):
     asked = []
     monkeypatch.setattr(import_module(f"ftlearn.{name}"), "evidence", asked.append)

@@ -47,23 +47,32 @@ def answered(jobs):
     return [job | {"accuracy": sum(score(job)) + 0.001 * job["draw"], "loss": 1.0} for job in jobs]
 
 
-def test_rates_come_first_then_strengths_then_the_final_draws():
+@pytest.fixture(scope="module")
+def stages():
+    """The plan of an empty file, that after the rates, and the whole one."""
     first = remedies.plan([])
+    second = remedies.plan(answered(first))
+    return first, second, remedies.plan(answered(second))
+
+
+def test_rates_come_first_then_strengths_then_the_final_draws(stages):
+    first, second, whole = stages
     assert {job["part"] for job in first} == {"tuning"}
     assert remedies.plan(answered(first[:-1])) == first, "one fit is still to be done"
-    second = remedies.plan(answered(first))
     assert second[: len(first)] == first and {job["part"] for job in second} == {"tuning"}
     rates = {start: max(rates) for start, rates in remedies.RATES.items()}
     assert all(job["rate"] == rates[job["start"]] for job in second[len(first) :])
-    final = remedies.plan(answered(second))[len(second) :]
-    assert {job["part"] for job in final} == {"final"}
-    for job in final:
+    assert whole[: len(second)] == second
+    assert {job["part"] for job in whole[len(second) :]} == {"final"}
+    for job in whole[len(second) :]:
         if job["topic"] == "augmentation":
             assert job["setting"] == remedies.AUGMENTATIONS[job["arm"]][1][-1]
+        if job["topic"] == "noise":
+            assert job["strength"] == 30, "the largest one, which is that of a plain probe too"
 
 
-def test_no_job_is_asked_for_twice_and_tuning_and_test_share_no_draw():
-    jobs = remedies.plan(answered(remedies.plan(answered(remedies.plan([])))))
+def test_no_job_is_asked_for_twice_and_tuning_and_test_share_no_draw(stages):
+    jobs = stages[-1]
     keys = [json.dumps(job, sort_keys=True) for job in jobs]
     assert len(keys) == len(set(keys))
     draws = {p: {j["draw"] for j in jobs if j["part"] == p} for p in ("tuning", "final")}
@@ -211,6 +220,8 @@ def test_settings_were_chosen_by_the_tuning_alone(rows):
         if r["part"] == "final" and r["topic"] in ("augmentation", "regularisation"):
             assert r["setting"] == chosen["strengths"][r["start"], r["arm"]]
             assert r["rate"] == chosen["rates"][r["start"]]
+        if r["part"] == "final" and r["topic"] == "noise" and r["arm"] in remedies.HOLDING:
+            assert r["strength"] == chosen["held"][r["arm"], r["noise"], r["labels"]]
 
 
 def test_gains_are_paired_with_the_control_of_the_same_start(results):
