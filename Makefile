@@ -4,12 +4,12 @@ WORKERS ?= 2
 BIN := .venv/bin
 PY := $(BIN)/python
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb)) $(sort $(wildcard nbs/tools/*.ipynb))
-LINTED := nbs tests ftlearn/__init__.py ftlearn/__main__.py
+LINTED := nbs tests benchmarks ftlearn/__init__.py ftlearn/__main__.py
 
 # Parallel workers take one thread each: two 2-thread jobs on two cores are ten times slower.
 one_thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo lab test lint sync check wheel evidence evidence-labels evidence-shapes evidence-methods evidence-remedies evidence-students pretrain run export format clean
+.PHONY: demo lab test lint sync check wheel evidence evidence-labels evidence-shapes evidence-methods evidence-remedies evidence-students bench pretrain run export format clean
 .DEFAULT_GOAL := demo
 
 # .venv/.run holds the package alone, .venv/.dev and .venv/.lab add that extra; each is redone
@@ -32,6 +32,10 @@ evidence-labels: .venv/.run
 
 evidence-shapes evidence-methods evidence-remedies evidence-students: evidence-%: .venv/.run
 	$(PY) -m ftlearn evidence $* --out ftlearn/bundled/$*.json
+
+# Timings want a quiet machine.
+bench: .venv/.run
+	$(PY) benchmarks/distillation.py
 
 pretrain: .venv/.run
 	$(PY) -m ftlearn pretrain --out ftlearn/bundled/letters.safetensors

@@ -22,7 +22,7 @@ _PUBLIC = {
     "one_cycle inverse_square_root warmup_stable_decay trace plan extend Plateau",
     "recipes": "Phase Recipe",
     "transforms": "Flip Crop Affine Elastic Blur Noise Erase Colour Each",
-    "augment": "views mixup cutmix l2_sp oversample out_of_fold suspects margin",
+    "augment": "views mixup cutmix l2_sp oversample out_of_fold suspects twins margin",
     "distill": "taught knowledge_distillation logit_matching decoupled_distillation "
     "correlation_distillation binary_distillation hints attention_transfer "
     "relational_distillation mutual_learning Committee",

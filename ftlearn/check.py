@@ -1304,9 +1304,9 @@ def ex09_3(answer=None):
     """`second(model, old, lr)`: the optimizer of the next phase."""
     return _try("9.3", answer, _second09, "moments go with the parameter, and with nothing else.")
 
-# %% ../nbs/tools/check.ipynb #check-090
+# %% ../nbs/tools/check.ipynb #check-091
 def _planted10():
-    "Features of 300 digits, labels of which 30 are wrong, and the rows of these."
+    "Features of 360 rows, 300 of them different, some under a wrong label; and which those are."
     import torch
 
     from ftlearn.data import generator
@@ -1318,44 +1318,92 @@ def _planted10():
     some = digits().pool.take(slice(300, 600))
     data = cache(freeze(split(glyphnet(weights="letters"), "head")[0]), some)
     random, y = generator(10, 1), data.columns[1].clone()
-    bad = torch.randperm(300, generator=random)[:30]
+    wrong, bad = torch.zeros(300, dtype=torch.bool), torch.randperm(300, generator=random)[:30]
+    wrong[bad] = True
     y[bad] = (y[bad] + torch.randint(1, 10, (30,), generator=random)) % 10
-    return data.like(data.columns[0], y), set(bad.tolist())
+    copied = torch.cat([bad[:20], (~wrong).nonzero()[:40, 0]])
+    rows = torch.cat([torch.arange(300), copied])[torch.randperm(360, generator=random)]
+    return data.like(data.columns[0], y).take(rows), wrong[rows]
 
 
 def noisy():
-    """Features of 300 digits with labels of which 30 are wrong (exercise 10.1)."""
+    """Features of 360 rows for exercise 10.1: 300 digits, 30 wrong labels, and 60 copies."""
     return _planted10()[0]
 
-# %% ../nbs/tools/check.ipynb #check-091
-def _first10(answer):
-    "A hint about rows that should be looked at first."
-    rows = _rows_of(answer)
-    if len(rows) != 30:
-        return f"these are {len(rows)} different rows: name exactly 30 row numbers."
-    if strange := [row for row in rows if not 0 <= row < 300]:
-        return f"there is no row {strange[0]}: they run from 0 to 299."
-    found = len(rows & _planted10()[1])
-    if found == 0:
-        return "none of them is wrong: these are the labels that surprise least."
-    if found < 10:
-        return (
-            f"{found} of 30 are wrong labels, little more than chance: "
-            "does the model that judges a label get to see it first?"
-        )
-    if found < 24:
-        return f"{found} of 30 are wrong labels: a loss out of fold finds more of them."
+# %% ../nbs/tools/check.ipynb #check-093
+def _echo10(some):
+    "A model whose logits are the first ten features, whatever it was fitted to."
+    from torch import nn
+
+    class Echo(nn.Module):
+        def forward(self, h):
+            return h[:, :10].clone()
+
+    return Echo()
+
+
+def _memory10(some):
+    "A model that answers 1 for every row it was fitted to, and 0 for all others."
+    from torch import nn
+
+    seen = some.columns[0].clone()
+
+    class Memory(nn.Module):
+        def forward(self, h):
+            known = (h[:, None] == seen).all(2).any(1).float()
+            return known[:, None].repeat(1, 10)
+
+    return Memory()
+
+# %% ../nbs/tools/check.ipynb #check-094
+def _judged10(judge):
+    "A hint about logits that should be out of fold."
+    import torch
+    from torch.nn import functional as F
+
+    from ftlearn.features import linear_probe
+
+    data, wrong = _planted10()
+    h, y = data.columns[0].clone(), data.columns[1].clone()
+    echo = judge(data, _echo10)
+    if not isinstance(echo, torch.Tensor) or echo.shape != (360, 10):
+        given = getattr(echo, "shape", type(echo).__name__)
+        return f"judge(data, fit) has to return logits of shape (360, 10), not {given}."
+    if not torch.equal(data.columns[0], h) or not torch.equal(data.columns[1], y):
+        return "it has changed the set that it was given."
+    if not torch.allclose(echo, h[:, :10], atol=1e-5):
+        return "row by row, return the logits of fit(some) for that row, in the order of the set."
+    if hint := _remembered10(judge(data, _memory10)):
+        return hint
+    loss = F.cross_entropy(judge(data, linear_probe), y, reduction="none")
+    first = loss.argsort(descending=True, stable=True)[: int(wrong.sum())]
+    if (share := wrong[first].double().mean()) < 0.8:
+        return f"{share:.0%} of the first {len(first)} are wrong labels: fit to more of the rows."
+
+
+def _remembered10(z):
+    "A hint about rows that were judged by a model that knew them."
+    copies = _planted10()[0].columns[0].unique(dim=0, return_inverse=True)[1]
+    knew = (z.detach().abs() > 1e-6).any(1)
+    alone = copies.bincount()[copies] == 1
+    if (knew & alone).any():
+        row = int((knew & alone).nonzero()[0])
+        return f"row {row} was judged by a model that has learned from its label."
+    if knew.any():
+        row = int(knew.nonzero()[0])
+        twin = next(i for i in (copies == copies[row]).nonzero().flatten().tolist() if i != row)
+        return f"row {row} was judged by a model that has learned from its copy, row {twin}."
 
 
 def ex10_1(answer=None):
-    """The 30 rows of `noisy()` to look at first."""
+    """`judge(data, fit)`: logits for every row of `noisy()` from models that never saw it."""
     praise = "who never saw a label can be surprised by it."
-    return _try("10.1", answer, _first10, praise)
+    return _try("10.1", answer, _judged10, praise)
 
-# %% ../nbs/tools/check.ipynb #check-093
+# %% ../nbs/tools/check.ipynb #check-096
 _NOT_DIGITS = {
-    "mirrored": "a mirrored 2 is no 2 any more",
-    "upside down": "a 6 upside down looks like a 9, and keeps the label of a 6",
+    "mirrored left to right": "a mirrored 2 is no 2 any more",
+    "mirrored top to bottom": "a 2 in this mirror is a 5, and keeps the label of a 2",
     "turned by up to 180 degrees": "half a turn makes a 9 of a 6",
     "shifted by up to six pixels": "most of the digit has left its frame",
 }
@@ -1372,9 +1420,9 @@ def offers():
     from ftlearn.transforms import Affine, Colour, Crop, Flip, Noise
 
     return {
-        "mirrored": Flip(1),
+        "mirrored left to right": Flip(1),
         "turned by up to 10 degrees": Affine(10, 0, 0, 0),
-        "upside down": Flip(1, vertical=True),
+        "mirrored top to bottom": Flip(1, vertical=True),
         "shifted by up to one pixel": Crop(1),
         "a little noise": Noise(0.1, maximum=16),
         "turned by up to 180 degrees": Affine(180, 0, 0, 0),
@@ -1382,7 +1430,7 @@ def offers():
         "shifted by up to six pixels": Crop(6),
     }
 
-
+# %% ../nbs/tools/check.ipynb #check-097
 def _rejected10(answer):
     names = {answer} if isinstance(answer, str) else set(answer)
     if strange := names - set(_NOT_DIGITS) - set(_DIGITS):
@@ -1397,19 +1445,20 @@ def ex10_2(answer=None):
     """The names of the transforms in `offers()` that change what a digit is."""
     return _try("10.2", answer, _rejected10, "a label is only as good as the picture it stays on.")
 
-# %% ../nbs/tools/check.ipynb #check-095
-def _logits10():
+# %% ../nbs/tools/check.ipynb #check-100
+def _asked10(pick):
     import torch
 
     from ftlearn.data import generator
 
-    return 2 * torch.randn(200, 6, generator=generator(10, 3))
+    z = 2 * torch.randn(200, 6, generator=generator(10, 3))
+    return _picked10(pick, z, 20) or _picked10(pick, z[:50, :4].contiguous(), 7)
 
 
-def _asked10(pick):
+def _picked10(pick, z, n):
+    "A hint about rows that were picked by margin."
     import torch
 
-    z = _logits10()
     p, before = z.softmax(1), z.clone()
     best, second = p.topk(2, 1).values.T
     top = z.topk(2, 1).values
@@ -1419,13 +1468,15 @@ def _asked10(pick):
         "this is the margin of the logits: take the softmax first.": top[:, 0] - top[:, 1],
         "this is the entropy: only the best two answers count.": (p * p.log()).sum(1),
     }
-    answer = torch.as_tensor(pick(z, 20)).flatten()
-    rows = set(answer.tolist())
+    answer = torch.as_tensor(pick(z, n)).flatten()
     if not torch.equal(z, before):
         return "it has changed the logits that it was given."
-    if len(answer) != 20 or len(rows) != 20 or not rows <= set(range(200)):
-        return "pick(z, 20) has to return 20 different row numbers."
-    first = lambda score: set(score.argsort()[:20].tolist())
+    if answer.is_floating_point() or answer.dtype == torch.bool:
+        return f"pick(z, n) has to return row numbers, not {answer.dtype}."
+    rows = set(answer.tolist())
+    if len(answer) != n or len(rows) != n or not rows <= set(range(len(z))):
+        return f"pick(z, {n}) has to return {n} different row numbers of {len(z)}."
+    first = lambda score: set(score.argsort()[:n].tolist())
     if rows != first(best - second):
         found = [hint for hint, score in others.items() if rows == first(score)]
         return found[0] if found else "these are not the rows with the smallest margins."
@@ -1435,7 +1486,7 @@ def ex10_3(answer=None):
     """`pick(z, n)`: the rows whose labels should be asked for, by margin."""
     return _try("10.3", answer, _asked10, "a close call is where a label says most.")
 
-# %% ../nbs/tools/check.ipynb #check-098
+# %% ../nbs/tools/check.ipynb #check-103
 def _exact11(z, t, temperature):
     "T² KL(teacher || student) in double precision, and the losses of well-known slips."
     q, p = ((v.double() / temperature).log_softmax(1) for v in (z, t))
@@ -1461,7 +1512,7 @@ def _logits11(seed, rows=6, classes=5):
 
     return 2 * torch.randn(rows, classes, generator=generator(11, seed))
 
-# %% ../nbs/tools/check.ipynb #check-099
+# %% ../nbs/tools/check.ipynb #check-104
 def _kd11(kd):
     import torch
 
@@ -1486,7 +1537,7 @@ def _kd11(kd):
             return "it has changed the teacher's logits."
     return _extreme11(kd)
 
-# %% ../nbs/tools/check.ipynb #check-100
+# %% ../nbs/tools/check.ipynb #check-105
 def _extreme11(kd):
     "The same where probabilities underflow, on either side and in half precision."
     import torch
@@ -1511,7 +1562,7 @@ def ex11_1(answer=None):
     """`kd(z, t, temperature)`: T² KL(teacher || student), stable."""
     return _try("11.1", answer, _kd11, "zero times a number is zero, and log p is one.")
 
-# %% ../nbs/tools/check.ipynb #check-102
+# %% ../nbs/tools/check.ipynb #check-107
 def _translated11(translate):
     for alpha, T in ((0.9, 4.0), (0.5, 2.0), (0.9, 1.0), (0.2, 10.0), (0.0, 4.0), (1.0, 4.0)):
         found, right = float(translate(alpha, T)), alpha / (alpha + (1 - alpha) * T**2)
@@ -1534,7 +1585,7 @@ def ex11_2(answer=None):
     """`translate(alpha, temperature)`: the alpha with T² that equals one without."""
     return _try("11.2", answer, _translated11, "an alpha means nothing without its T².")
 
-# %% ../nbs/tools/check.ipynb #check-104
+# %% ../nbs/tools/check.ipynb #check-109
 def _suspects11():
     "Losses by name, and whether each has teacher and student swapped."
 
@@ -1557,7 +1608,7 @@ def _suspects11():
         "the right KL with the teacher detached": (lambda z, t: kl(z, t.detach()), False),
     }
 
-# %% ../nbs/tools/check.ipynb #check-105
+# %% ../nbs/tools/check.ipynb #check-110
 def _detector11(swapped):
     for name, (loss, truth) in _suspects11().items():
         found = swapped(loss)
@@ -1570,7 +1621,7 @@ def ex11_3(answer=None):
     """`swapped(loss)`: whether loss(z, t) has teacher and student the wrong way round."""
     return _try("11.3", answer, _detector11, "an undecided student pays ln C at most.")
 
-# %% ../nbs/tools/check.ipynb #check-107
+# %% ../nbs/tools/check.ipynb #check-112
 _RATES11 = 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0
 _SCORES11 = {
     1: [
@@ -1614,7 +1665,7 @@ _SCORES11 = {
     ],
 }
 
-# %% ../nbs/tools/check.ipynb #check-108
+# %% ../nbs/tools/check.ipynb #check-113
 def temperatures():
     """Rows of temperature, rate, and accuracies chosen and scored (exercise 11.4).
 
@@ -1628,7 +1679,7 @@ def temperatures():
         for rate, (chosen, scored) in zip(_RATES11, pairs, strict=True)
     ]
 
-# %% ../nbs/tools/check.ipynb #check-109
+# %% ../nbs/tools/check.ipynb #check-114
 def _behind11(rows):
     "How far 16 lies behind 1 at the rate best for 1, at that best for 16, and each at its own."
     score = {(r["temperature"], r["rate"]): r["scored"] for r in rows}
@@ -1638,7 +1689,7 @@ def _behind11(rows):
     at = lambda a, b: score[1, a] - score[16, b]
     return at(best[1], best[1]), at(best[16], best[16]), at(best[1], best[16])
 
-# %% ../nbs/tools/check.ipynb #check-110
+# %% ../nbs/tools/check.ipynb #check-115
 def _points11(answer):
     shared, reverse, own = _behind11(temperatures())
     found = tuple(float(v) for v in answer)

@@ -43,7 +43,16 @@ def _derived(data, module, column, at, count, append):
     origin[at : at + (not append)] = ["+".join(marks)] * count
     return {i: mark for i, mark in enumerate(origin) if mark}
 
-# %% ../nbs/06_features.ipynb #06-features-022
+# %% ../nbs/06_features.ipynb #06-features-023
+def _check_constant(data, who):
+    "Refuse a set whose examples change from epoch to epoch."
+    if not getattr(data, "constant", True):
+        raise ValueError(
+            f"The examples of this set change from epoch to epoch, which {who} cannot follow: store "
+            "some versions, cache(body, views(data, k)), or use data.plain."
+        )
+
+# %% ../nbs/06_features.ipynb #06-features-024
 def cache(module, data, column=0, append=False, amp=None):
     """Run a frozen module over a set once and keep what it says.
 
@@ -69,8 +78,10 @@ def cache(module, data, column=0, append=False, amp=None):
     Raises
     ------
     ValueError
-        If the module is not frozen, or there is no such column.
+        If the module is not frozen, the set changes from epoch to epoch, or there is no such
+        column.
     """
+    _check_constant(data, "a cache")
     if not is_frozen(module):
         raise ValueError(
             "cache needs a frozen module, because the features of one that learns go "
@@ -89,7 +100,7 @@ def cache(module, data, column=0, append=False, amp=None):
     new.derived = _derived(data, module, column, at, len(outputs), append)
     return new
 
-# %% ../nbs/06_features.ipynb #06-features-040
+# %% ../nbs/06_features.ipynb #06-features-044
 class Unit(nn.Module):
     """Averages features over places and scales them to length one: only the direction is kept."""
 
@@ -97,7 +108,7 @@ class Unit(nn.Module):
         h = h.flatten(2).mean(2) if h.ndim > 3 else h.flatten(1)
         return F.normalize(h.float(), dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-043
+# %% ../nbs/06_features.ipynb #06-features-047
 class Describe(nn.Module):
     """What several depths of a model say: each averaged over places, length one, side by side.
 
@@ -117,16 +128,17 @@ class Describe(nn.Module):
         _, features = self.tap(x)
         return torch.cat([Unit()(features[name]) for name in self.tap.names], dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-046
+# %% ../nbs/06_features.ipynb #06-features-050
 def _labelled(data):
     "Unit features and labels of a cached set, or an error: each class needs an example."
+    _check_constant(data, "a head that is fitted at once")
     h, y = Unit()(data.columns[0]), data.columns[1]
     present = y.unique().tolist()
     if missing := set(range(max(present) + 1)) - set(present):
         raise ValueError(f"Class {min(missing)} has no example: give at least one of each class.")
     return h, y
 
-# %% ../nbs/06_features.ipynb #06-features-049
+# %% ../nbs/06_features.ipynb #06-features-053
 def linear_probe(data, strength=30.0):
     """A linear head by multinomial logistic regression on unit features (scikit-learn's).
 
@@ -166,7 +178,7 @@ def _linear(weight, bias):
     layer.load_state_dict({"weight": weight, "bias": bias})
     return nn.Sequential(Unit(), layer)
 
-# %% ../nbs/06_features.ipynb #06-features-052
+# %% ../nbs/06_features.ipynb #06-features-056
 def nearest_class_mean(data):
     """A linear head that answers with the class whose mean feature is nearest.
 
@@ -177,7 +189,7 @@ def nearest_class_mean(data):
     means = torch.stack([h[y == c].mean(0) for c in range(int(y.max()) + 1)])
     return _linear(means, -means.square().sum(1) / 2)
 
-# %% ../nbs/06_features.ipynb #06-features-056
+# %% ../nbs/06_features.ipynb #06-features-060
 class Neighbours(nn.Module):
     """The votes of the `k` nearest stored features, as logits."""
 
@@ -197,11 +209,12 @@ def knn(data, k=5):
 
     Nearness is the angle between features. Raises a ValueError if there are fewer than k examples.
     """
+    _check_constant(data, "a head that is fitted at once")
     if not 1 <= k <= len(data):
         raise ValueError(f"k is {k}, but there are {len(data)} examples: choose from 1 to that.")
     return Neighbours(Unit()(data.columns[0]), data.columns[1], k)
 
-# %% ../nbs/06_features.ipynb #06-features-059
+# %% ../nbs/06_features.ipynb #06-features-063
 def balanced(guess, rounds=10):
     """Scale soft assignments (n, classes) until every class has about the same total.
 
@@ -212,7 +225,7 @@ def balanced(guess, rounds=10):
         guess = guess / guess.sum(1, keepdim=True)
     return guess
 
-# %% ../nbs/06_features.ipynb #06-features-062
+# %% ../nbs/06_features.ipynb #06-features-066
 def pseudo_labels(pool, rows, rounds=20, sharpness=60.0):
     """Guess the labels of a whole pool from its clusters and a few known labels.
 

@@ -7,8 +7,9 @@ __all__ = ['Prediction', 'FineTuned', 'save', 'check_target', 'load', 'Mistakes'
 """From a folder of photos to a model that answers with names."""
 
 # %% ../nbs/tools/finetuned.ipynb #finetuned-002
+import copy
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ import torch
 import ftlearn
 from .backbones import _local
 from .backbones import backbone as load_backbone
+from .distill import _teacher, knowledge_distillation, taught
 from .folder import Photos, image_folder
+from .freezing import fingerprint, freeze
 from .models import named, replace_head
 from .photos import Preprocess, open_image, to_rgb
 from .recipes import Recipe, check_recipe, default_recipe
@@ -90,6 +93,8 @@ class FineTuned:
         The sets it was trained on; they are not saved.
     interrupted : bool
         Whether training was stopped by Ctrl-C.
+    teacher : dict or None
+        Who taught it: the teacher's architecture, and under "fingerprint" that of its weights.
     """
 
     model: torch.nn.Module
@@ -100,6 +105,7 @@ class FineTuned:
     architecture: dict
     photos: Photos | None = field(default=None, repr=False)
     interrupted: bool = False
+    teacher: dict | None = None
 
     def __repr__(self):
         name = self.architecture.get("backbone") or self.architecture.get("class")
@@ -188,6 +194,7 @@ def save(self, path, overwrite=False):
         preprocess=self.preprocess and asdict(self.preprocess),
         recipe=[asdict(phase) for phase in self.recipe],
         history=self.history,
+        teacher=self.teacher,
         versions=_versions(),
     )
     return save_weights(path, self.model.state_dict(), card)
@@ -260,7 +267,10 @@ def load(cls, path, model=None):
     preprocess = card["preprocess"] and Preprocess(**card["preprocess"])
     model = load_into(model, state, str(path)).eval()
     recipe = Recipe.from_list(card["recipe"])
-    return cls(model, card["classes"], preprocess, recipe, card["history"], card["architecture"])
+    return cls(
+        model, card["classes"], preprocess, recipe, card["history"], card["architecture"],
+        teacher=card.get("teacher"),
+    )  # fmt: skip
 
 
 FineTuned.load = load
@@ -342,6 +352,7 @@ def finetune(
     amp=None,
     checkpoint=None,
     report=True,
+    teacher=None,
 ):
     """Fine-tune a pretrained model on your images.
 
@@ -358,7 +369,7 @@ def finetune(
     valid : Columns, optional
         With columns only; folders are split.
     classes : list of str, optional
-        Names, with columns only.
+        Names, with columns only; the teacher's or numbers if not given.
     weights : str, Path or None
         As `ftlearn.backbones.backbone` takes them.
     objective, amp, checkpoint
@@ -370,6 +381,10 @@ def finetune(
         A GPU if there is one.
     report : bool
         Say what is found and done.
+    teacher : FineTuned or nn.Module, optional
+        Every phase distils from it: `taught` adds its logits to the training set, and the
+        objective is `knowledge_distillation()` if none is given. Images without a label have -1.
+        Of a FineTuned a frozen copy is asked; a module has to be frozen, and is moved to the device.
 
     Returns
     -------
@@ -378,39 +393,39 @@ def finetune(
     Raises
     ------
     TypeError, ValueError, FileNotFoundError
-        Before training, if data, backbone and recipe do not fit each other.
+        Before training, if data, backbone, recipe and teacher do not fit each other.
     """
     if isinstance(data, (str, Path)) and not Path(data).is_dir():
         raise FileNotFoundError(f"There is no folder {data}: give the one that holds your classes.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, preprocess, architecture = _model(backbone, weights)
     recipe = check_recipe(model, default_recipe(model) if recipe is None else recipe)
+    teacher = None if teacher is None else _constant(teacher, model)
     if isinstance(data, (str, Path)):
         data = image_folder(data, preprocess, seed=seed, batch_size=batch_size or 32, report=report)
     photos = data if isinstance(data, Photos) else None
-    if photos and (valid is not None or classes is not None):
-        raise ValueError(
-            "A folder brings its own validation set and class names: leave valid and classes away."
+    train, valid, classes, preprocess = _sets(data, valid, classes, preprocess)
+    train = train.like(batch_size=batch_size or train.batch_size).to(device)
+    classes = _class_names(train, valid, classes, teacher)
+    if teacher is not None:
+        train, objective = _with_answers(
+            teacher, train, classes, preprocess, objective, amp, report
         )
-    if photos:
-        train, valid, classes = photos.train, photos.valid, photos.classes
-        preprocess = _same(photos, preprocess)
-    else:
-        train, preprocess = data, None
-    train = train.like(batch_size=batch_size or train.batch_size)
-    classes = _class_names(train, valid, classes)
     if _outputs(model) != len(classes):
         replace_head(model, len(classes))
-    result = FineTuned(model.to(device), classes, preprocess, recipe, [], architecture, photos)
+    result = FineTuned(
+        model.to(device), classes, preprocess, recipe, [], architecture, photos,
+        teacher=None if teacher is None else _known_as(teacher),
+    )  # fmt: skip
     valid = None if valid is None else valid.to(device)
     history = follow(
-        model, recipe, train.to(device), valid, objective, amp=amp, seed=seed,
+        model, recipe, train, valid, objective, amp=amp, seed=seed,
         checkpoint=checkpoint, report=report,
     )  # fmt: skip
     result.history, result.interrupted = history.rows, history.interrupted
     return result
 
-
+# %% ../nbs/tools/finetuned.ipynb #finetuned-017
 def _model(backbone, weights):
     "A model, its preprocessing, and how to build it again."
     if isinstance(backbone, torch.nn.Module):
@@ -423,6 +438,17 @@ def _outputs(model):
     head = model.get_submodule(named(model, "head"))
     return head.weight.shape[0]
 
+# %% ../nbs/tools/finetuned.ipynb #finetuned-019
+def _sets(data, valid, classes, preprocess):
+    "What to train on and to validate on, the names of the classes, and the preprocessing."
+    if not isinstance(data, Photos):
+        return data, valid, classes, None
+    if valid is not None or classes is not None:
+        raise ValueError(
+            "A folder brings its own validation set and class names: leave valid and classes away."
+        )
+    return data.train, data.valid, data.classes, _same(data, preprocess)
+
 
 def _same(photos, preprocess):
     "The preprocessing of the photos, refused if the backbone has another."
@@ -433,19 +459,85 @@ def _same(photos, preprocess):
         )
     return photos.preprocess
 
+# %% ../nbs/tools/finetuned.ipynb #finetuned-021
+def _class_names(data, valid, classes, teacher=None):
+    "Names for the labels: those given, or the teacher's, or numbers."
+    names = getattr(teacher, "classes", None) if classes is None else classes
+    sets = [data] if valid is None else [data, valid]
+    for s in sets:
+        y, lowest = s.columns[1], 0 if teacher is None or s is valid else -1
+        if y.is_floating_point() or y.ndim != 1 or y.min() < lowest:
+            raise ValueError(
+                f"The {'validation set' if s is valid else 'training set'}'s labels are {y.dtype} "
+                f"{tuple(y.shape)}, the lowest is {y.min()}: give class numbers from 0, int64 of "
+                "shape (examples,); -1, no label, is for training with a teacher."
+            )
+    highest = max(int(s.columns[1].max()) for s in sets)
+    if names is None and highest < 0:
+        raise ValueError("No image has a label: name the classes, in the teacher's order.")
+    names = [str(i) for i in range(highest + 1)] if names is None else list(names)
+    if highest >= len(names):
+        raise ValueError(
+            f"A label is {highest}, but there are {len(names)} class names: name them all."
+        )
+    return names
 
-def _class_names(data, valid, classes):
-    "Names for the labels of a set, numbers if there are none."
-    y = data.columns[1]
-    if y.is_floating_point() or y.ndim != 1 or y.min() < 0:
+# %% ../nbs/tools/finetuned.ipynb #finetuned-031
+def _constant(teacher, model):
+    "The teacher as training cannot move it, or an error."
+    own = teacher.model if isinstance(teacher, FineTuned) else _teacher(teacher, None)
+    ours = {id(p) for p in model.parameters()}
+    if any(id(p) in ours for p in own.parameters()):
         raise ValueError(
-            f"The labels are {y.dtype} {tuple(y.shape)}: give class numbers from 0, int64 of shape "
-            "(examples,)."
+            "The teacher shares weights with the model that is to learn, so training would move it: "
+            "give copy.deepcopy of one of them."
         )
-    highest = max(int(s.columns[1].max()) for s in (data, valid) if s is not None)
-    classes = [str(i) for i in range(highest + 1)] if classes is None else list(classes)
-    if highest >= len(classes):
+    fine_tuned = isinstance(teacher, FineTuned)
+    return replace(teacher, model=freeze(copy.deepcopy(own))) if fine_tuned else own
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-033
+def _net(teacher):
+    "The module of a teacher."
+    return teacher.model if isinstance(teacher, FineTuned) else teacher
+
+
+def _known_as(teacher):
+    "What a card says of a teacher."
+    named = isinstance(teacher, FineTuned)
+    known = teacher.architecture if named else {"class": type(teacher).__qualname__}
+    return {**known, "fingerprint": fingerprint(_net(teacher))}
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-035
+def _with_answers(teacher, train, classes, preprocess, objective, amp, report):
+    "The training set with the teacher's logits, and the objective that reads them; or an error."
+    theirs = getattr(teacher, "preprocess", None)
+    if preprocess and theirs and theirs != preprocess:
         raise ValueError(
-            f"A label is {highest}, but there are {len(classes)} class names: name them all."
+            f"The teacher's photos were prepared with {theirs}, and these with {preprocess}: to ask "
+            "it all the same, give freeze(teacher.model) as the teacher."
         )
-    return classes
+    if objective is None and len(train.columns) > 2:
+        raise ValueError(
+            f"The set has {len(train.columns)} columns, so the teacher's logits are not the third, "
+            "where knowledge_distillation() reads them: give an objective."
+        )
+    train = _shown(teacher, train, classes, amp)
+    if report:
+        often = "once" if getattr(train, "constant", True) else "in every epoch"
+        print(f"The teacher is asked {often} about {len(train)} images.")
+    return train, objective or knowledge_distillation()
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-037
+def _shown(teacher, train, classes, amp):
+    "The set with the teacher's answers; an error if it cannot read the images."
+    _net(teacher).to(train.device)
+    try:
+        return taught(teacher, train, classes=classes, amp=amp)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        x = next(train.batches())[0]
+        raise ValueError(
+            f"The teacher cannot read the student's images, {x.dtype} of shape {tuple(x.shape[1:])}: "
+            "give one that takes the same raw images and normalises them itself."
+        ) from error

@@ -188,6 +188,8 @@ def _settings(run):
         "batch size": run.data.batch_size,
         "number of validation images": 0 if run.valid is None else len(run.valid),
         "labels": _hash(y).hex(),
+        "augmentation": "; ".join(getattr(run.data, "changes", ())) or None,
+        "teacher, or model behind another column": [*run.data.derived.values()] or None,
         "optimizer": getattr(run.optimizer, "__name__", type(run.optimizer).__name__),
         "memory limit": run.memory,
     }

@@ -7,6 +7,7 @@ __all__ = ['Flip', 'Crop', 'Affine', 'Elastic', 'Blur', 'Noise', 'Erase', 'Colou
 """Changes of pictures for whole batches, different for each image; `ftlearn.augment` uses them."""
 
 # %% ../nbs/tools/transforms.ipynb #transforms-003
+import contextlib
 import math
 import numbers
 from collections.abc import Callable
@@ -33,12 +34,25 @@ _OUTSIDE = {"edge": "border", "reflect": "reflection"}
 
 
 def _check_fill(transform, fill):
-    if isinstance(fill, numbers.Real) and not isinstance(fill, bool) and math.isfinite(fill):
-        return
-    if fill not in _OUTSIDE:
+    "Refuse what is neither a grey value nor a way to go on."
+    word = isinstance(fill, str) and fill in _OUTSIDE
+    number = isinstance(fill, numbers.Real) and not isinstance(fill, bool) and math.isfinite(fill)
+    if not word and not number:
         _refuse(transform, "fill", fill, 'give a grey value, "edge" or "reflect"')
 
 # %% ../nbs/tools/transforms.ipynb #transforms-010
+def _grey_value(transform, x):
+    "The fill of a transform as a number of the type of x, or an error."
+    fill = transform.fill
+    if x.is_floating_point():
+        return float(fill)
+    low, high = torch.iinfo(x.dtype).min, torch.iinfo(x.dtype).max
+    if not low <= fill <= high:
+        kind = str(x.dtype).removeprefix("torch.")
+        _refuse(transform, "fill", fill, f"the images are {kind}, so give one from {low} to {high}")
+    return round(float(fill))
+
+# %% ../nbs/tools/transforms.ipynb #transforms-012
 def _uniform(x, random, low, high, *shape):
     "Numbers from low to high of the given shape, or one for each image, on the device of x."
     drawn = torch.rand(shape or (len(x), 1, 1, 1), generator=random)
@@ -57,7 +71,18 @@ def _highest(x, maximum):
     "The largest value that a picture may have."
     return maximum or (1.0 if x.is_floating_point() else torch.iinfo(x.dtype).max)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-013
+# %% ../nbs/tools/transforms.ipynb #transforms-014
+def _check_range(transform, x):
+    "Refuse images with values outside of 0 to the transform's maximum."
+    low, high, highest = float(x.min()), float(x.max()), _highest(x, transform.maximum)
+    if not 0 <= low <= high <= highest:
+        raise ValueError(
+            f"{type(transform).__name__} takes images from 0 to {highest:g}, but these go from "
+            f"{low:.3g} to {high:.3g}: give their largest value as maximum=, and leave "
+            "normalisation to the model."
+        )
+
+# %% ../nbs/tools/transforms.ipynb #transforms-017
 @dataclass(frozen=True)
 class Flip:
     """Mirror a `share` of the images, left to right, or top to bottom if `vertical`."""
@@ -72,9 +97,9 @@ class Flip:
         flipped = _uniform(x, random, 0, 1) < self.share
         return torch.where(flipped, x.flip(2 if self.vertical else 3), x)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-015
+# %% ../nbs/tools/transforms.ipynb #transforms-019
 def _shifted(x, shift, axis, fill):
-    "Every image moved along an axis by its own whole number of pixels."
+    "Every image moved along an axis by its own whole number of pixels; fill is a number or a word."
     size = x.shape[axis]
     at = torch.arange(size, device=x.device) + shift.to(x.device, non_blocking=True)[:, None]
     outside = (at < 0) | (at >= size)
@@ -101,7 +126,8 @@ class Crop:
     fill: float | str = 0
 
     def __post_init__(self):
-        if not isinstance(self.pad, int) or isinstance(self.pad, bool) or self.pad < 0:
+        whole = isinstance(self.pad, numbers.Integral) and not isinstance(self.pad, bool)
+        if not whole or self.pad < 0:
             _refuse(self, "pad", self.pad, "give a whole number of pixels of at least 0")
         _check_fill(self, self.fill)
 
@@ -110,18 +136,19 @@ class Crop:
         if self.pad >= min(height, width):
             limit = f"images of {height}x{width} would leave their frame, so give less than"
             _refuse(self, "pad", self.pad, f"{limit} {min(height, width)}")
+        fill = self.fill if self.fill in _OUTSIDE else _grey_value(self, x)
         down, right = torch.randint(-self.pad, self.pad + 1, (2, len(x)), generator=random)
-        return _shifted(_shifted(x, down, 2, self.fill), right, 3, self.fill)
+        return _shifted(_shifted(x, down, 2, fill), right, 3, fill)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-019
-def _sampled(x, grid, fill):
+# %% ../nbs/tools/transforms.ipynb #transforms-023
+def _sampled(transform, x, grid):
     "The batch, read at places (n, height, width, 2) that run from -1 to 1."
-    base = 0 if fill in _OUTSIDE else fill
-    mode = _OUTSIDE.get(fill, "zeros")
+    mode = _OUTSIDE.get(transform.fill, "zeros")
+    base = _grey_value(transform, x) if mode == "zeros" else 0
     moved = F.grid_sample(x.float() - base, grid, padding_mode=mode, align_corners=False)
     return _typed(moved + base, x)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-021
+# %% ../nbs/tools/transforms.ipynb #transforms-025
 @dataclass(frozen=True)
 class Affine:
     """Turn, scale, slant and shift every image in its own way, with bilinear interpolation.
@@ -135,7 +162,8 @@ class Affine:
     shear : float
         Most slant: pixels to the side per pixel of height.
     shift : float
-        Most shift, as a share of each side.
+        Most shift of the picture as it was, as a share of each side; it grows and shrinks with
+        the scale.
     fill : float or str
         A value of the image's own range, "edge" or "reflect".
     """
@@ -163,9 +191,9 @@ class Affine:
         along = [sin * width / height, sin * shear + cos, 2 * self.shift * down * zoom]
         matrix = torch.stack([*across, *along], 1).view(n, 2, 3) / zoom.view(n, 1, 1)
         grid = F.affine_grid(matrix, (n, 1, height, width), align_corners=False)
-        return _sampled(x, grid, self.fill)
+        return _sampled(self, x, grid)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-025
+# %% ../nbs/tools/transforms.ipynb #transforms-029
 @dataclass(frozen=True)
 class Elastic:
     """Bend every image in its own way (after Simard et al., 2003).
@@ -186,7 +214,7 @@ class Elastic:
 
     def __post_init__(self):
         _check(self, bend=self.bend)
-        if not isinstance(self.cells, int) or self.cells < 2:
+        if not isinstance(self.cells, numbers.Integral) or self.cells < 2:
             _refuse(self, "cells", self.cells, "give a whole number of at least 2")
         _check_fill(self, self.fill)
 
@@ -195,9 +223,9 @@ class Elastic:
         arrows = torch.randn(n, 2, self.cells, self.cells, generator=random).to(x.device)
         arrows = F.interpolate(2 * self.bend * arrows, size, mode="bicubic", align_corners=True)
         still = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), (n, 1, *size), align_corners=False)
-        return _sampled(x, still.to(x.device) + arrows.permute(0, 2, 3, 1), self.fill)
+        return _sampled(self, x, still.to(x.device) + arrows.permute(0, 2, 3, 1))
 
-# %% ../nbs/tools/transforms.ipynb #transforms-028
+# %% ../nbs/tools/transforms.ipynb #transforms-032
 @dataclass(frozen=True)
 class Blur:
     """Blur every image by a Gaussian with a standard deviation from 0 to `sigma` pixels."""
@@ -214,17 +242,23 @@ class Blur:
             -(torch.arange(-reach, reach + 1, device=x.device) ** 2) / (2 * sigma**2)
         )
         kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)
-        maps = F.pad(x.float().view(1, n * c, *size), (reach,) * 4, mode="replicate")
+        maps = F.pad(x.float().reshape(1, n * c, *size), (reach,) * 4, mode="replicate")
         maps = F.conv2d(maps, kernel[:, None, :, None], groups=n * c)
         maps = F.conv2d(maps, kernel[:, None, None, :], groups=n * c)
-        return _typed(maps.view(x.shape), x)
+        return _typed(maps.reshape(x.shape), x)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-031
+# %% ../nbs/tools/transforms.ipynb #transforms-035
 @dataclass(frozen=True)
 class Noise:
-    """Add Gaussian noise; its standard deviation is from 0 to `strength` times the maximum.
+    """Add Gaussian noise, and keep the result between 0 and the maximum.
 
-    `maximum` is the largest value of a picture: 255 for bytes and 1 for floats, if not given.
+    Parameters
+    ----------
+    strength : float
+        The standard deviation is from 0 to this share of the maximum, for each image.
+    maximum : float, optional
+        The largest value of a picture: 255 for bytes and 1 for floats, if not given. For bytes
+        that use less of their range the default is too much: digits from 0 to 16 drown in it.
     """
 
     strength: float = 0.1
@@ -233,13 +267,17 @@ class Noise:
     def __post_init__(self):
         _check(self, strength=self.strength, maximum=self.maximum or 0)
 
+    def check(self, x):
+        """Raise a ValueError if images do not have the range that they should."""
+        _check_range(self, x)
+
     def __call__(self, x, random):
         highest = _highest(x, self.maximum)
         strength = _uniform(x, random, 0, self.strength * highest)
         noise = torch.randn(x.shape, generator=random).to(x.device, non_blocking=True)
         return _typed((x.float() + strength * noise).clamp(0, highest), x)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-033
+# %% ../nbs/tools/transforms.ipynb #transforms-039
 @dataclass(frozen=True)
 class Erase:
     """Cover a rectangle of a `share` of the images (DeVries and Taylor, 2017; Zhong et al., 2020).
@@ -260,7 +298,7 @@ class Erase:
 
     def __post_init__(self):
         _check(self, most=1, share=self.share, size=self.size)
-        if self.fill in _OUTSIDE:
+        if isinstance(self.fill, str):
             _refuse(self, "fill", self.fill, "give a grey value")
         _check_fill(self, self.fill)
 
@@ -268,7 +306,7 @@ class Erase:
         covered = _uniform(x, random, 0, 1) < self.share
         for axis in (2, 3):
             covered = covered & _stretch(x, random, axis, self.size)
-        return x.masked_fill(covered, self.fill)
+        return x.masked_fill(covered, _grey_value(self, x))
 
 
 def _stretch(x, random, axis, share):
@@ -279,7 +317,7 @@ def _stretch(x, random, axis, share):
     at = torch.arange(size, device=x.device).view((-1, 1) if axis == 2 else (-1,))
     return (at >= first) & (at < first + length)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-035
+# %% ../nbs/tools/transforms.ipynb #transforms-041
 _GREY = 0.299, 0.587, 0.114  # how bright red, green and blue look (ITU-R BT.601)
 
 
@@ -292,7 +330,7 @@ class Colour:
     brightness, contrast, saturation : float
         Each factor is from 1 - value to 1 + value, not below 0. Grey images have no saturation.
     maximum : float, optional
-        The largest value of a picture: 255 for bytes and 1 for floats, if not given.
+        The largest value of a picture, as for `Noise`.
     """
 
     brightness: float = 0.2
@@ -303,6 +341,10 @@ class Colour:
     def __post_init__(self):
         _check(self, brightness=self.brightness, contrast=self.contrast)
         _check(self, saturation=self.saturation, maximum=self.maximum or 0)
+
+    def check(self, x):
+        """Raise a ValueError if images do not have the range that they should."""
+        _check_range(self, x)
 
     def __call__(self, x, random):
         amounts = self.brightness, self.contrast, self.saturation
@@ -319,7 +361,23 @@ def _grey(x):
     weights = _GREY if x.shape[1] == 3 else [1 / x.shape[1]] * x.shape[1]
     return (x * x.new_tensor(weights).view(1, -1, 1, 1)).sum(1, keepdim=True)
 
-# %% ../nbs/tools/transforms.ipynb #transforms-038
+# %% ../nbs/tools/transforms.ipynb #transforms-044
+@contextlib.contextmanager
+def _seeded(x, seed):
+    "Global random numbers from a seed, of the CPU and of the device of x."
+    generators = [torch.default_generator]
+    if x.is_cuda:
+        generators.append(torch.cuda.default_generators[x.device.index])
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, before):
+            generator.set_state(state)
+
+# %% ../nbs/tools/transforms.ipynb #transforms-046
 @dataclass(frozen=True)
 class Each:
     """Run a transform of one image, such as torchvision's, on every image of a batch.
@@ -328,13 +386,32 @@ class Each:
     ----------
     transform : callable
         From an image (channels, height, width) to one of the same shape and type, with random
-        numbers from torch's global generator, which is put back afterwards.
+        numbers from torch's global generators, which are put back afterwards.
     """
 
     transform: Callable
 
+    def __post_init__(self):
+        if isinstance(self.transform, _WHOLE):
+            _refuse(self, "transform", self.transform, "it takes whole batches, so leave Each away")
+        if not callable(self.transform) or isinstance(self.transform, type):
+            _refuse(self, "transform", self.transform, "give a transform of one image")
+
     def __call__(self, x, random):
-        seed = int(torch.randint(2**62, (), generator=random))
-        with torch.random.fork_rng([x.device.index] if x.is_cuda else []):
-            torch.manual_seed(seed)
-            return torch.stack([self.transform(image) for image in x])
+        with _seeded(x, int(torch.randint(2**62, (), generator=random))):
+            new = [self.transform(image) for image in x]
+        for image in new:
+            if getattr(image, "shape", None) != x.shape[1:]:
+                raise ValueError(
+                    f"{type(self.transform).__name__} turns an image of shape {tuple(x.shape[1:])} "
+                    f"into {_kind(image)}: give a transform that keeps the shape."
+                )
+        return torch.stack(new)
+
+
+_WHOLE = Flip, Crop, Affine, Elastic, Blur, Noise, Erase, Colour, Each
+
+
+def _kind(image):
+    shape = f" of shape {tuple(image.shape)}" if hasattr(image, "shape") else ""
+    return f"a {type(image).__name__}{shape}"

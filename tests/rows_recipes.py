@@ -1,6 +1,9 @@
 """Bad recipes, rates and results: (cause, exception, words of its sentence, what the user did)."""
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 from rows_core import SET, X, Y, net, step
 
 from ftlearn import (
@@ -12,6 +15,7 @@ from ftlearn import (
     follow,
     freeze,
     glyphnet,
+    image_folder,
     lr_find,
     param_groups,
     save_checkpoint,
@@ -31,6 +35,29 @@ def photo_model():
     result = tuned()
     result.preprocess = Preprocess(8, 8)
     return result
+
+
+def taught_by(teacher, data=SET, model=None, **settings):
+    """A student of somebody's own."""
+    return finetune(
+        data, model or net(), [Phase("head")], teacher=teacher, report=False, **settings
+    )
+
+
+def sharing():
+    teacher = tuned()
+    return taught_by(teacher, model=teacher.model)
+
+
+def prepared_otherwise(folder):
+    sets = image_folder(sample_photos(folder / "p", 4), Preprocess(24, 24), report=False)
+    teacher = replace(tuned(), preprocess=Preprocess(32, 32), classes=sets.classes)
+    return finetune(sets, "letters", [Phase("head")], teacher=teacher, report=False)
+
+
+def another_teacher(folder):
+    for teacher in (freeze(net()), freeze(net())):
+        taught_by(teacher, checkpoint=folder / "run")
 
 
 def taken(folder):
@@ -70,6 +97,19 @@ ROWS = [
     ("fewer names than classes", ValueError, "label is 2, but there are 2 class names", lambda d: finetune(SET, net(), classes=["a", "b"])),
     ("a label that valid alone has", ValueError, "label is 7, but there are 3 class names", lambda d: finetune(SET, net(), valid=SET.like(X, Y + 5), classes=["a", "b", "c"])),
     ("names for a folder that has names", ValueError, "brings its own validation set", lambda d: finetune(sample_photos(d / "p", 4), "letters", classes=["a", "b"], report=False)),
+    # teachers
+    ("the path of a teacher", TypeError, "The teacher is a str: give a module, or a FineTuned", lambda d: taught_by("teacher.safetensors")),
+    ("a teacher with its classes in another order", ValueError, "Class 0 is '0' for the teacher .* '2' for the", lambda d: taught_by(tuned(), classes=["2", "1", "0"])),
+    ("a teacher with fewer classes", ValueError, "Class 3 is 'no class' for the teacher .* '3' for the", lambda d: taught_by(tuned(), classes=list("0123"))),
+    ("a teacher that is the student", ValueError, "shares weights .*copy.deepcopy", lambda d: sharing()),
+    ("a teacher of photos prepared otherwise", ValueError, r"resize=32.*resize=24.*freeze\(teacher.model\)", prepared_otherwise),
+    ("a teacher that cannot read the images", ValueError, r"cannot read the student's images, torch.float32 of shape \(4,\)", lambda d: taught_by(freeze(torch.nn.Linear(5, 3)))),
+    ("a teacher's answers in the fourth column", ValueError, "3 columns, so the teacher's logits are not the third", lambda d: taught_by(tuned(), SET.like(X, Y, X))),
+    ("images without a label and without a teacher", ValueError, "training set.* the lowest is -1.*training with a teacher", lambda d: finetune(SET.like(X, Y - 1), net(), report=False)),
+    ("a validation set without labels", ValueError, "The validation set's .* the lowest is -1", lambda d: taught_by(tuned(), valid=SET.like(X, Y - 1))),
+    ("no label and no names", ValueError, "No image has a label: name the classes", lambda d: taught_by(freeze(net()), SET.like(X, torch.full_like(Y, -1)))),
+    ("the checkpoint of another teacher", ValueError, "with another teacher", another_teacher),
+    # files
     ("saving under a name that is taken", FileExistsError, "is there already", lambda d: tuned().save(taken(d))),
     ("saving where no folder is", FileNotFoundError, "There is no folder", lambda d: tuned().save(d / "none" / "net.safetensors")),
     ("saving as a pickle", ValueError, "should end in .safetensors", lambda d: tuned().save(d / "net.pt")),

@@ -1,7 +1,9 @@
 """Augmentation: equal to a slow reference, a pure function of its key, and never cached."""
 
+import copy
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +23,15 @@ from ftlearn.augment import (
     oversample,
     soft_targets,
     suspects,
+    twins,
     views,
 )
-from ftlearn.data import Columns, HeldOut, generator
-from ftlearn.features import cache, linear_probe
-from ftlearn.freezing import fingerprint, freeze
+from ftlearn.data import Columns, HeldOut, generator, order, overlap
+from ftlearn.features import cache, knn, linear_probe
+from ftlearn.freezing import fingerprint, freeze, unfreeze
 from ftlearn.losses import binary_cross_entropy, cross_entropy, mse
-from ftlearn.training import Step, accuracy, evaluate, fit, predict, train
+from ftlearn.models import split
+from ftlearn.training import Step, accumulate, accuracy, evaluate, fit, predict, train
 from ftlearn.transforms import Affine, Blur, Colour, Crop, Each, Elastic, Erase, Flip, Noise
 
 TRANSFORMS = [
@@ -275,6 +279,92 @@ def test_any_transform_of_one_image_is_run_from_a_seed(device):
     assert new.device == x.device and torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("kind", [Crop, Affine, Elastic, Erase])
+def test_a_grey_value_is_rounded_alike_by_all_and_refused_out_of_range(kind, device):
+    settings = {Crop: dict(pad=2), Affine: dict(turn=0, scale=0, shear=0, shift=0.5)}
+    settings |= {Elastic: dict(bend=0.5), Erase: dict(share=1)}
+    dark = torch.zeros(40, 1, 5, 5, dtype=torch.uint8, device=device)
+    assert kind(fill=9.7, **settings[kind])(dark, generator(0)).max() == 10
+    bright = kind(fill=300.5, **settings[kind])(dark.float(), generator(0))
+    assert bright.max() == 300.5  # floats have no range of their own
+    for wrong in (300, -1, 255.5):
+        with pytest.raises(ValueError, match=f"fill={wrong}: the images are uint8"):
+            kind(fill=wrong, **settings[kind])(dark, generator(0))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=ids)
+def test_the_layout_of_a_batch_in_memory_does_not_matter(transform, device):
+    x = pictures(device, dtype=torch.float32)
+    for other in (x.to(memory_format=torch.channels_last), x.mT.contiguous().mT):
+        assert other.stride() != x.stride()
+        new, old = transform(other, generator(0)), transform(x, generator(0))
+        assert torch.allclose(new, old, atol=1e-5)
+    strided = Columns(x.to(memory_format=torch.channels_last), torch.arange(12), batch_size=5)
+    assert len(list(augment(strided, transform).batches())) == 3
+
+
+def test_the_shift_of_affine_is_of_the_picture_as_it_was():
+    """A dot in the middle moves by shift times the side times the zoom, at most."""
+    dots = torch.zeros(500, 1, 101, 101)
+    dots[:, :, 50, 50] = 1e3
+    new = Affine(0, 1.0, 0, 0.1)(dots, generator(0))
+    seen = new.flatten(1).amax(1) > 0
+    at = new.flatten(1).argmax(1)[seen]
+    away = torch.stack([at // 101 - 50, at % 101 - 50]).abs().max()
+    assert 12 <= away <= 0.1 * 101 * 2 + 1
+
+
+def test_each_seeds_no_gpu_for_a_batch_on_the_cpu(monkeypatch):
+    """torch.manual_seed would start every GPU over again, and that of all other code with it."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    noise = Each(lambda image: image + torch.rand(image.shape))
+    x = torch.zeros(3, 1, 4, 4)
+    assert torch.equal(noise(x, generator(0)), noise(x, generator(0))) and seeded == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_each_draws_from_a_seed_on_the_gpu_and_puts_its_generator_back():
+    noise = Each(lambda image: image + torch.rand(image.shape, device=image.device))
+    x, before = torch.zeros(3, 1, 4, 4, device="cuda"), torch.cuda.get_rng_state()
+    torch.rand(1, device="cuda")
+    moved = torch.cuda.get_rng_state()
+    assert not torch.equal(before, moved)
+    assert torch.equal(noise(x, generator(0)), noise(x, generator(0)))
+    assert torch.equal(torch.cuda.get_rng_state(), moved)
+
+
+def test_each_puts_the_generator_back_after_an_error():
+    def broken(image):
+        torch.rand(3)
+        raise RuntimeError("no")
+
+    state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="no"):
+        Each(broken)(pictures(), generator(0))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("transform", [Noise(0.1), Colour()], ids=["Noise", "Colour"])
+def test_a_range_that_is_not_the_transforms_is_refused_before_training(transform):
+    digits, wide = torch.rand(6, 1, 8, 8) * 16, dict(maximum=16)
+    whole = type(transform)(maximum=16)
+    for foreign, says in [
+        (digits, "from 0 to 1, but these go from"),
+        ((digits - 8) / 5, "leave normalisation to the model"),
+        (digits - 20, "maximum="),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            augment(Columns(foreign, torch.arange(6)), transform)
+    assert len(augment(Columns(digits, torch.arange(6)), whole)) == 6, wide
+    with pytest.raises(ValueError, match="from 0 to 16, but these go from 0 to 200"):
+        bytes_ = torch.full((6, 1, 8, 8), 200, dtype=torch.uint8)
+        bytes_[:, :, 0] = 0
+        augment(Columns(bytes_, torch.arange(6)), whole)
+
+
 # ------------------------------------------------------------------- the set
 
 
@@ -415,6 +505,69 @@ def test_streamed_photos_are_augmented_alike_with_any_number_of_workers(tmp_path
     assert same(stored.in_order().batches(), views(memory, 2, Flip()).in_order().batches())
 
 
+def one_argument(x):
+    return x
+
+
+def no_result(x, random):
+    return None
+
+
+def wants_a_number(x, random):
+    return x + "1"
+
+
+def test_a_transform_of_one_image_gets_a_sentence_about_each():
+    from torchvision.transforms import v2
+
+    for one in (
+        v2.RandomHorizontalFlip(),
+        v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(5), v2.Compose([v2.RandomCrop(4)])]),
+        nn.Identity(),
+        one_argument,
+        no_result,
+        wants_a_number,
+    ):
+        with pytest.raises(TypeError, match=r"write Each\(\.\.\.\) around it") as caught:
+            augment(plain(), one)
+        sentence = str(caught.value)
+        assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 400
+        assert "tensor(" not in sentence
+
+
+def test_an_error_inside_of_a_transform_stays_its_own():
+    def broken(x, random):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        augment(plain(), broken)
+
+
+def test_the_trial_has_two_examples():
+    sizes = []
+
+    def watched(x, random):
+        sizes.append(len(x))
+        return x
+
+    augment(plain(), watched)
+    assert sizes == [2]
+
+
+def test_what_happens_to_the_images_is_told_in_words_that_every_process_repeats():
+    chain = mixup(augment(plain(), Crop(1), one_argument_of_a_batch, seed=4), 3, seed=2)
+    assert chain.changes == (
+        "Crop(pad=1, fill=0), one_argument_of_a_batch from seed 4",
+        "mixup of 3 classes with alpha 1 from seed 2",
+    )
+    hidden = augment(plain(), Each(lambda image: image))
+    assert "0x" not in hidden.changes[0] and "Each(transform=<function" in hidden.changes[0]
+
+
+def one_argument_of_a_batch(x, random):
+    return x
+
+
 # --------------------------------------------------------------------- views
 
 
@@ -445,6 +598,44 @@ def test_training_on_cached_views_is_training_on_the_views(device, shuffle):
         losses.append(fit(step, used, epochs=3, report=False).losses)
         heads.append(fingerprint(head))
     assert losses[0] == losses[1] and heads[0] == heads[1]
+
+
+@pytest.mark.parametrize("kind", [mixup, cutmix])
+@pytest.mark.parametrize("size", [5, 10])
+def test_views_of_a_mixed_set_have_partners_from_all_classes(kind, size):
+    """A draw is sorted by class: read in stored order, a batch of five is all one digit."""
+    y = torch.arange(10).repeat_interleave(5)
+    data = kind(Columns(pictures(n=50), y, batch_size=size, shuffle=True), 10)
+    stored = views(data, 8)
+    hard = lambda targets: (targets.amax(1) > 0.999).double().mean()
+    live = torch.cat([t for epoch in range(8) for _, t in data.batches(epoch)])
+    assert hard(stored.columns[1]) < hard(live) + 0.1 < 0.55
+    flipped = views(augment(data, Flip()), 8)  # mixed first, and changed afterwards
+    assert torch.equal(flipped.columns[1], stored.columns[1])
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "both"])
+def test_views_of_a_mixed_set_are_epochs_in_another_order_put_back(name, device):
+    data = CHANGES[name](plain(device, batch_size=4, shuffle=True, seed=6))
+    stored = views(data, 3)
+    assert type(stored) is Columns and stored.shuffle
+    for epoch in range(3):
+        rows = order(12, 6, epoch).to(device)
+        live = list(data.take(rows).like(shuffle=False).batches(epoch))
+        for column, parts in zip(stored.columns, zip(*live, strict=True), strict=True):
+            assert torch.equal(column[12 * epoch : 12 * epoch + 12][rows], torch.cat(parts))
+    own = stored.columns[1].view(3, 12, 3)
+    assert all((own[:, i, i % 3] > 0).float().mean() >= 2 / 3 for i in range(12))  # its own label
+    assert not torch.equal(own[0], own[1])
+
+
+def test_views_take_a_seed_only_with_transforms():
+    one, two = [views(plain(), 1, Crop(2), seed=seed) for seed in (0, 5)]
+    assert not torch.equal(one.columns[0], two.columns[0])
+    assert torch.equal(one.columns[0], views(plain(), 1, Crop(2)).columns[0])
+    for data in (mixup(plain(), 3), augment(plain(), Crop(2))):
+        with pytest.raises(ValueError, match="seed is 5, but the set is augmented already"):
+            views(data, 1, seed=5)
 
 
 # -------------------------------------------------------------------- mixing
@@ -485,6 +676,85 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels(device):
                 area = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
                 assert len(rows) == area  # a full rectangle
     assert mixed > 20
+
+
+def test_mixed_bytes_are_rounded(device):
+    x, y = pictures(device), torch.arange(12, device=device) % 3
+    new, _ = mixup(Columns(x, y), 3).change((x, y), generator(7))
+    random = generator(7)
+    seed = int(torch.randint(2**62, (), generator=random))
+    share = torch.tensor(np.random.default_rng(seed).beta(1, 1, 12)).float().view(-1, 1, 1, 1)
+    partner = torch.randperm(12, generator=random)
+    exact = share * x.cpu() + (1 - share) * x.cpu()[partner]
+    assert (exact - exact.floor() > 0.5).any()
+    assert torch.equal(new.cpu(), exact.round().to(torch.uint8))
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_cutmix_is_the_formula_of_the_paper(alpha, device):
+    """Yun et al. (2019): a box of sqrt(1 - share) of each side around a random place, clipped."""
+    n, height, width = 30, 9, 7
+    x, y = pictures(n=n), torch.arange(n) % 3
+    data = Columns(x.to(device), y.to(device), batch_size=n)
+    new, soft = cutmix(data, 3, alpha).change(data.columns, generator(3))
+    random = generator(3)
+    seed = int(torch.randint(2**62, (), generator=random))
+    shares = np.random.default_rng(seed).beta(alpha, alpha, n).tolist()
+    partner = torch.randperm(n, generator=random).tolist()
+    downs, rights = [torch.rand(n, generator=random).tolist() for _ in range(2)]
+    for i in range(n):
+        cut = math.sqrt(1 - shares[i])
+        top, bottom = [(downs[i] + side * cut / 2) * height for side in (-1, 1)]
+        left, right = [(rights[i] + side * cut / 2) * width for side in (-1, 1)]
+        old, pasted = x[i].clone(), 0
+        for row in range(height):
+            for column in range(width):
+                if top < row + 0.5 < bottom and left < column + 0.5 < right:
+                    old[:, row, column] = x[partner[i], :, row, column]
+                    pasted += 1
+        target = torch.zeros(3)
+        target[y[i]] += 1 - pasted / (height * width)
+        target[y[partner[i]]] += pasted / (height * width)
+        assert torch.equal(new[i].cpu(), old) and torch.allclose(soft[i].cpu(), target, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [mixup, cutmix])
+def test_labels_are_checked_behind_other_changes_too(kind):
+    soft = lambda value: Columns(pictures(), torch.full((12, 3), value), batch_size=5)
+    for wrap in (lambda data: data, lambda data: augment(data, Flip())):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            kind(wrap(plain()), 2)
+        with pytest.raises(ValueError, match="soft targets are a probability"):
+            kind(wrap(Columns(pictures(), torch.rand(12), batch_size=5)), 3)
+        with pytest.raises(ValueError, match="sum to 1.5"):
+            kind(wrap(soft(0.5)), 3)
+        assert len(kind(wrap(soft(1 / 3)), 3)) == 12
+    with pytest.raises(ValueError, match="a mixup of 3 classes"):
+        kind(augment(mixup(plain(), 3), Flip()), 5)
+    with pytest.raises(ValueError, match="classes"):
+        kind(mixup(plain(), 5), 3)
+
+
+@pytest.mark.parametrize("classes", [10.0, None, "3", 0, 1, -3, True])
+def test_classes_are_a_whole_number_of_at_least_two(classes):
+    for do in (
+        lambda: mixup(plain(), classes),
+        lambda: soft_targets(torch.zeros(3).long(), classes),
+    ):
+        with pytest.raises(ValueError, match="classes is .*: give a whole number of at least 2"):
+            do()
+    assert mixup(plain(), np.int64(3)).change.classes == 3
+
+
+@pytest.mark.parametrize("kind", [mixup, cutmix])
+def test_a_batch_of_one_has_no_partner(kind):
+    with pytest.raises(ValueError, match="larger batch_size"):
+        kind(plain(batch_size=1), 3)
+    with pytest.raises(ValueError, match="larger batch_size"):
+        kind(plain(), 3).like(batch_size=1)
+    with pytest.raises(ValueError, match="needs 2 examples"):
+        kind(plain(), 3).take(slice(0, 1))
+    assert augment(plain(batch_size=1), Flip()).steps == 12
 
 
 @pytest.mark.parametrize("kind", [mixup, cutmix])
@@ -534,6 +804,177 @@ def test_l2_sp_is_its_formula_and_leaves_frozen_weights_out():
     assert all(torch.allclose(a, b) for a, b in zip(wanted, given, strict=True))
 
 
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+BATCH = torch.randn(6, 4, generator=generator(8)), torch.arange(6) % 3
+
+
+def pull(pulled, model):
+    """What the pull adds to the loss."""
+    return (pulled(model, *BATCH)[0] - cross_entropy()(model, *BATCH)[0]).item()
+
+
+def pushed(*parts):
+    with torch.no_grad():
+        for part in parts:
+            for p in part.parameters():
+                p += 1.0
+
+
+def test_l2_sp_pulls_a_copy_of_the_model(device):
+    model = Two()
+    pulled, twin = l2_sp(cross_entropy(), model, 1.0), copy.deepcopy(model)
+    pushed(twin)
+    far = sum(p.numel() for p in twin.parameters()) / 2
+    assert pull(pulled, twin) == pytest.approx(far, rel=1e-4) and abs(pull(pulled, model)) < 1e-6
+    assert pull(copy.deepcopy(pulled), twin) == pytest.approx(far, rel=1e-4)
+    elsewhere = [column.to(device) for column in BATCH]
+    twin.to(device)
+    added = pulled(twin, *elsewhere)[0] - cross_entropy()(twin, *elsewhere)[0]
+    assert added.item() == pytest.approx(far, rel=1e-4)
+
+
+def test_l2_sp_pulls_what_is_unfrozen_later():
+    model = Two()
+    freeze(model.body)
+    pulled = l2_sp(cross_entropy(), model, 1.0)
+    pushed(model.body)
+    assert pull(pulled, model) == 0
+    unfreeze(model.body)
+    assert pull(pulled, model) == pytest.approx(25 / 2, rel=1e-4)
+
+
+def test_l2_sp_knows_parts_of_its_model_by_identity():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    pulled, (body, rest) = l2_sp(cross_entropy(), model, 1.0), split(model, "1")
+    wrapped = nn.Sequential(freeze(body), nn.Sequential(rest))  # other names
+    pushed(rest)
+    assert pull(pulled, wrapped) == pytest.approx(18 / 2, rel=1e-4)
+
+
+def test_l2_sp_says_so_if_something_learns_that_it_has_never_seen():
+    model = Two()
+    pulled = l2_sp(cross_entropy(), model, 1.0)
+    model.head = nn.Linear(5, 4)
+    with pytest.raises(ValueError, match=r"'head.weight' of shape \(4, 5\) was not in the model"):
+        pulled(model, *BATCH)
+    other = nn.Sequential(Two())
+    with pytest.raises(ValueError, match="'0.body.weight'.*was not in the model"):
+        pulled(other, *BATCH)
+
+
+def test_l2_sp_pulls_new_layers_to_zero():
+    model = Two()
+    for new in ("head", ["head"], ("head",)):
+        pulled = l2_sp(cross_entropy(), model, 2.0, new=new)
+        norm = sum(p.square().sum() for p in model.head.parameters()).item()
+        assert pull(pulled, model) == pytest.approx(norm, rel=1e-4)
+    with pytest.raises(ValueError, match="no module 'hed'"):
+        l2_sp(cross_entropy(), model, 1.0, new=["hed"])
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, model, x, y):
+        z = model(x) * self.scale
+        return F.cross_entropy(z, y), z
+
+
+def test_l2_sp_around_an_objective_that_learns():
+    model, objective = Two(), Scaled()
+    pulled = l2_sp(objective, model, 1.0)
+    learned = [*model.parameters(), *objective.parameters()]
+    assert [*pulled.parameters()] == [*objective.parameters()]
+    Step(model, pulled, torch.optim.SGD(learned, 0.1))(*BATCH)
+    assert objective.scale != 1
+
+
+class Unused(Two):
+    def forward(self, x):
+        return self.head(x[:, :1].expand(-1, 5))
+
+
+def test_l2_sp_does_not_hide_a_parameter_that_takes_no_part():
+    model = Unused()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match="'body.weight' is trainable but took no part"):
+        Step(model, l2_sp(cross_entropy(), model, 0.1), optimizer)(*BATCH)
+    assert fingerprint(model) == before
+    freeze(model.body)
+    optimizer = torch.optim.SGD(model.head.parameters(), 0.1)
+    pulled = l2_sp(cross_entropy(), model, 1.0)
+    Step(model, pulled, optimizer)(*BATCH)
+    before = pull(pulled, model)
+    unfreeze(model.body)  # what learns has changed, so the question is asked again
+    pushed(model.body)
+    assert pull(pulled, model) == pytest.approx(before, rel=1e-4)
+
+
+def test_l2_sp_with_dropout_slices_and_without_gradients():
+    torch.manual_seed(0)
+    one = nn.Sequential(Two(), nn.Dropout(0.5))
+    two = copy.deepcopy(one)
+    for model, pulled in ((one, True), (two, False)):  # the question at the start draws nothing
+        objective = l2_sp(cross_entropy(), model, 0.0) if pulled else cross_entropy()
+        step = Step(model, objective, torch.optim.SGD(model.parameters(), 0.1))
+        torch.manual_seed(1)
+        for _ in range(3):
+            step(*BATCH)
+    assert fingerprint(one) == fingerprint(two)
+    whole, parts = Two(), Two()
+    parts.load_state_dict(whole.state_dict())
+    steps = [
+        Step(m, l2_sp(cross_entropy(), m, 5.0), torch.optim.SGD(m.parameters(), 0.1))
+        for m in (whole, parts)
+    ]
+    sliced = accumulate(steps[1], 3)
+    for _ in range(5):
+        steps[0](*BATCH)
+        sliced(*BATCH)
+    assert torch.allclose(whole.body.weight, parts.body.weight, atol=1e-6)
+    with torch.no_grad():
+        assert l2_sp(cross_entropy(), whole, 1.0)(whole, *BATCH)[0].isfinite()
+
+
+def test_l2_sp_goes_through_a_recipe_that_unfreezes_from_phase_to_phase():
+    """Also where the frozen part is cached, or stands before what learns under another name."""
+    from ftlearn import Phase, follow, glyphnet
+
+    torch.manual_seed(0)
+    data = Columns(torch.randint(0, 17, (20, 1, 8, 8), dtype=torch.uint8), torch.arange(20) % 10)
+    recipe = [Phase("head", epochs=2, lr=1e-2), Phase("layer3", epochs=2, lr=1e-2)]
+    moved = {}
+    for strength in (0.0, 100.0):
+        for memory in (4e9, 0):
+            torch.manual_seed(0)
+            model = glyphnet(10, "letters")
+            old = [p.detach().clone() for p in model.layer3.parameters()]
+            objective = l2_sp(cross_entropy(), model, strength)
+            follow(
+                model,
+                recipe,
+                data.like(batch_size=10),
+                objective=objective,
+                memory=memory,
+                report=False,
+            )
+            far = sum((p - q).square().sum() for p, q in zip(model.layer3.parameters(), old))
+            moved[strength, memory] = far.item()
+    assert moved[100.0, 4e9] < 0.5 * moved[0.0, 4e9]
+    assert moved[100.0, 0] == pytest.approx(moved[100.0, 4e9], rel=0.05)
+
+
 def test_oversampling_makes_all_classes_as_frequent_as_the_largest(device):
     y = torch.tensor([0] * 7 + [1] * 3 + [2], device=device)
     data = Columns(torch.arange(11, device=device), y, shuffle=True)
@@ -578,20 +1019,20 @@ def test_out_of_fold_is_cross_val_predict():
     assert np.allclose(z.softmax(1).numpy(), oracle, atol=1e-4)
 
 
+def remembers(some):
+    """A model whose four logits are 1 for what it was fitted to, and 0 for all else."""
+    seen = some.columns[0]
+
+    class Seen(nn.Module):
+        def forward(self, h):
+            known = (h[:, None] == seen).all(2).any(1).float()
+            return known[:, None].repeat(1, 4)
+
+    return Seen()
+
+
 def test_no_model_sees_the_row_that_it_judges(device):
-    data = blobs(device=device)
-
-    def fit_rows(some):
-        seen = some.columns[0]
-
-        class Seen(nn.Module):
-            def forward(self, h):
-                near = torch.cdist(h, seen).min(1).values
-                return torch.stack([(near == 0).float()] * 4, 1)
-
-        return Seen()
-
-    assert out_of_fold(data, fit_rows, folds=7).sum() == 0
+    assert out_of_fold(blobs(device=device), remembers, folds=7).sum() == 0
 
 
 def test_planted_errors_are_ranked_first(device):
@@ -601,6 +1042,178 @@ def test_planted_errors_are_ranked_first(device):
     ranked = suspects(data.like(data.columns[0], y))
     assert sorted(ranked.tolist()) == list(range(120))
     assert len(set(ranked[:12].tolist()) & set(bad.tolist())) >= 10
+
+
+def folds_of(data, **settings):
+    """The fold of every row, watched from the fits."""
+    fold, count = torch.full((len(data),), -1), [0]
+
+    def watched(some):
+        seen = {tuple(row) for row in some.columns[0].tolist()}
+        left = torch.tensor([tuple(row) not in seen for row in data.columns[0].tolist()])
+        fold[left] = count[0]
+        count[0] += 1
+        return linear_probe(some)
+
+    out_of_fold(data, watched, **settings)
+    return fold
+
+
+def test_the_seed_deals_other_folds():
+    data = blobs()
+    one, again, two = folds_of(data, seed=0), folds_of(data, seed=0), folds_of(data, seed=1)
+    assert torch.equal(one, again) and not torch.equal(one, two)
+
+
+def test_rows_of_a_group_stay_in_one_fold(device):
+    data = blobs(device=device)
+    groups = (torch.arange(120) // 8).to(device)  # 15 groups of two of each class
+    fold = folds_of(data, groups=groups, folds=3)
+    assert all(len(fold[groups.cpu() == g].unique()) == 1 for g in range(15))
+    assert fold.bincount().tolist() == [40, 40, 40]
+    for names in (groups * 10**9 - 5, groups.tolist()):
+        assert torch.equal(fold, folds_of(data, groups=names, folds=3))
+
+
+def test_rows_that_are_their_own_groups_are_dealt_as_without():
+    data = blobs()
+    alone = torch.randperm(120, generator=generator(3))
+    assert torch.equal(folds_of(data, seed=4), folds_of(data, seed=4, groups=alone))
+
+
+def test_no_model_sees_a_copy_of_the_row_that_it_judges(device):
+    rows = torch.arange(120, device=device).repeat(2)
+    twice = blobs(device=device).take(rows)
+    assert out_of_fold(twice, remembers, groups=rows).sum() == 0
+    assert out_of_fold(twice, remembers).sum() > 0.5 * 4 * 240  # most copies are in another fold
+
+
+def test_equal_losses_keep_the_order_of_the_rows():
+    class Same(nn.Module):
+        def forward(self, h):
+            return torch.zeros(len(h), 4)
+
+    assert suspects(blobs(2000), lambda some: Same()).tolist() == list(range(2000))
+
+
+def single(c):
+    """31 rows, of which class c has one."""
+    sizes = [10, 10, 10, 10]
+    sizes[c] = 1
+    y = torch.arange(4).repeat_interleave(torch.tensor(sizes))
+    return Columns(torch.randn(31, 6, generator=generator(9)), y)
+
+
+@pytest.mark.parametrize("c", [0, 2, 3])
+def test_a_class_of_one_row_is_refused_by_number(c):
+    for head in (linear_probe, lambda data: knn(data, k=1)):
+        with pytest.raises(ValueError, match=f"Class {c} has 1 row in one fold"):
+            out_of_fold(single(c), head)
+    two = single(c).take(torch.cat([torch.arange(31), (single(c).columns[1] == c).nonzero()[0]]))
+    assert out_of_fold(two).shape == (32, 4)  # two rows are never in one fold
+    with pytest.raises(ValueError, match=f"Class {c} has 2 rows in one fold"):
+        out_of_fold(two, groups=fused(two, c))
+
+
+def fused(data, c):
+    """Groups in which the rows of class c are one."""
+    groups = torch.arange(len(data))
+    groups[data.columns[1] == c] = 99
+    return groups
+
+
+def test_folds_may_be_a_number_of_numpy():
+    z = out_of_fold(blobs(), folds=np.int64(5), seed=np.int64(2))
+    assert torch.equal(z, out_of_fold(blobs(), folds=5, seed=2))
+
+
+# ---------------------------------------------------- copies in another part
+
+
+def slow_twins(x, y, shift):
+    """Image by image, shift by shift, numpy's correlation of what overlaps."""
+    x, y = x.double().numpy(), y.double().numpy()
+    height, width = x.shape[2:]
+    like = np.zeros((len(x), len(y)))
+    for i, one in enumerate(x):
+        for j, two in enumerate(y):
+            found = []
+            for a in range(-shift, shift + 1):
+                for b in range(-shift, shift + 1):
+                    rows, columns = range(height), range(width)
+                    pairs = [
+                        (one[:, r, c], two[:, r - a, c - b])
+                        for r in rows for c in columns
+                        if 0 <= r - a < height and 0 <= c - b < width
+                    ]  # fmt: skip
+                    left, right = [np.concatenate(side) for side in zip(*pairs, strict=True)]
+                    flat = left.std() == 0 or right.std() == 0
+                    found.append(0.0 if flat else np.corrcoef(left, right)[0, 1])
+            like[i, j] = max(found)
+    return like
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_twins_equal_a_slow_loop(shift, device):
+    x, y = pictures(n=7, height=6, width=5), pictures(n=9, height=6, width=5).flip(0, 3).float()
+    y[2] = 7.0  # an image of one value
+    like = torch.tensor(slow_twins(x, y, shift))
+    sets = [Columns(t.to(device)) for t in (x, y)]
+    rows, partners, likeness = [t.cpu() for t in twins(*sets, shift=shift)]
+    assert sorted(rows.tolist()) == list(range(7)) and rows.dtype == partners.dtype == torch.int64
+    assert torch.allclose(likeness.double(), like[rows].amax(1), atol=1e-5)
+    assert torch.allclose(like[rows, partners], like[rows].amax(1), atol=1e-5)
+    assert (likeness.diff() <= 0).all()
+
+
+def hidden(change, seed=0):
+    """Pictures of which ten are changed copies of some of the others'."""
+    random = generator(seed, 5)
+    others = torch.randint(0, 256, (60, 1, 9, 7), generator=random).byte()
+    x = torch.randint(0, 256, (80, 1, 9, 7), generator=random).byte()
+    where, who = (
+        torch.randperm(80, generator=random)[:10],
+        torch.randperm(60, generator=random)[:10],
+    )
+    x[where] = change(others[who])
+    return Columns(x), Columns(others), where, who
+
+
+def test_a_copy_that_moved_is_found_only_if_it_may_move():
+    data, others, where, who = hidden(lambda x: F.pad(x, (1, -1, -1, 1)))
+    assert len(overlap(data, others)) == 0
+    rows, partners, likeness = twins(data, others)
+    assert set(rows[:10].tolist()) == set(where.tolist()) and likeness[9] > 0.999 > likeness[10]
+    assert {*zip(rows[:10].tolist(), partners[:10].tolist(), strict=True)} == {
+        *zip(where.tolist(), who.tolist(), strict=True)
+    }
+    rows, _, likeness = twins(data, others, shift=0)
+    assert likeness[0] < 0.9
+
+
+def test_brightness_and_contrast_do_not_matter():
+    data, others, where, _ = hidden(lambda x: x // 2 + 40)
+    rows, _, likeness = twins(data, others, shift=0)
+    assert set(rows[:10].tolist()) == set(where.tolist()) and likeness[9] > 0.99
+
+
+def test_twins_are_found_in_any_block():
+    random = generator(4)
+    others = torch.randint(0, 256, (2100, 1, 4, 4), generator=random).byte()
+    rows = torch.randperm(2100, generator=random)
+    x = others[rows][:1500]
+    found, partners, likeness = twins(Columns(x), Columns(others))
+    assert torch.equal(partners[found.argsort()], rows[:1500]) and likeness.min() > 0.999
+
+
+def test_twins_read_no_test_set_and_change_nothing():
+    test = HeldOut(pictures())
+    before = test.columns[0].clone()
+    rows, partners, _ = twins(Columns(pictures()), test)
+    assert test.reads == 0 and torch.equal(test.columns[0], before)
+    assert torch.equal(rows, partners)
+    plain_ones = twins(augment(plain(), Flip(1)), test)[2]  # of the images as they are
+    assert plain_ones.min() > 0.999
 
 
 def test_margin_is_numpys(device):
@@ -631,14 +1244,51 @@ REFUSED = [
     ("NaN probabilities", ValueError, "row 0", lambda: soft_targets(torch.tensor([[float("nan"), 1]]), 2)),
     ("a pull that pushes", ValueError, "strength is -1", lambda: l2_sp(mse(), Net(), -1)),
     ("soft classes to balance", ValueError, "class numbers only", lambda: oversample(mixup(plain(), 3).plain.like(pictures(), torch.ones(12, 3)))),
+    ("a model that is none", TypeError, "model is a function", lambda: l2_sp(Net(), cross_entropy(), 0.1)),
+    ("a class of transforms", TypeError, r"Flip is a class: write Flip\(\)", lambda: augment(plain(), Flip)),
+    ("a list of transforms", TypeError, "The transforms are in a list", lambda: augment(plain(), [Flip(), Crop(1)])),
+    ("mixing as a transform", TypeError, "Each", lambda: augment(plain(), mixup)),
+    ("a whole-batch transform in Each", ValueError, "leave Each away", lambda: Each(Flip())),
+    ("nothing in Each", ValueError, "give a transform of one image", lambda: Each(None)),
+    ("a class in Each", ValueError, "give a transform of one image", lambda: Each(Flip)),
+    ("Each with another shape", ValueError, "keeps the shape", lambda: augment(plain(), Each(lambda image: image[:, :3]))),
+    ("Each with no image", ValueError, "into a NoneType", lambda: augment(plain(), Each(lambda image: None))),
+    ("mixing a list", TypeError, "data is a list", lambda: mixup([1], 3)),
+    ("mixing images alone", ValueError, "The set has 1 columns", lambda: mixup(Columns(pictures()), 3)),
+    ("a list to balance", TypeError, "data is a list", lambda: oversample([1])),
+    ("nothing to balance by", ValueError, "one column", lambda: oversample(Columns(pictures()))),
+    ("a test set to balance", ValueError, "held-out set", lambda: oversample(HeldOut(torch.arange(4), torch.tensor([0, 0, 0, 1])))),
+    ("negative classes", ValueError, "the least -1", lambda: oversample(Columns(pictures(), torch.arange(12) - 1))),
+    ("a list to judge", TypeError, "data is a list", lambda: out_of_fold([1])),
+    ("no labels to judge", ValueError, "one column", lambda: suspects(Columns(torch.zeros(4, 2)))),
+    ("soft labels to judge", ValueError, "class numbers only", lambda: suspects(Columns(torch.zeros(8, 2), torch.full((8, 4), 0.25)))),
+    ("more folds than rows", ValueError, "folds is 9: give a number from 2 to the 8 rows", lambda: out_of_fold(blobs(8), folds=9)),
+    ("more folds than groups", ValueError, "from 2 to the 3 groups", lambda: out_of_fold(blobs(12), groups=torch.arange(12) % 3)),
+    ("half a fold", ValueError, "folds is 2.5", lambda: out_of_fold(blobs(), folds=2.5)),
+    ("too few groups", ValueError, r"groups are torch.int64 \(3,\): give 120 whole", lambda: out_of_fold(blobs(), groups=torch.arange(3))),
+    ("half groups", ValueError, "whole numbers", lambda: out_of_fold(blobs(), groups=torch.rand(120))),
+    ("a negative seed of folds", ValueError, "seed is -1", lambda: suspects(blobs(), seed=-1)),
+    ("a head of too few classes", ValueError, "answer with 2 classes, but labels go up to 3", lambda: out_of_fold(blobs(), lambda some: nn.Linear(6, 2))),
+    ("features that move", ValueError, "change from epoch to epoch", lambda: suspects(augment(plain(), Flip()))),
+    ("twins of a list", TypeError, "data is a list", lambda: twins(plain(), [1])),
+    ("twins of features", ValueError, "only images", lambda: twins(blobs(), blobs())),
+    ("twins of other sizes", ValueError, r"\(3, 9, 7\).*\(3, 9, 8\).*one size", lambda: twins(plain(), Columns(pictures(width=8)))),
+    ("twins of other channels", ValueError, "bring both to one size", lambda: twins(plain(), Columns(pictures(channels=1)))),
+    ("a shift of half the picture", ValueError, "shift is 4: give a whole number of pixels from 0 to 3", lambda: twins(plain(), plain(), shift=4)),
+    ("a negative shift", ValueError, "shift is -1", lambda: twins(plain(), plain(), shift=-1)),
+    ("half a pixel", ValueError, "shift is 0.5", lambda: twins(plain(), plain(), shift=0.5)),
+    ("the margin of a list", ValueError, "z is a list", lambda: margin([[1, 2]])),
+    ("the margin of one class", ValueError, r"\(4, 1\): give logits", lambda: margin(torch.zeros(4, 1))),
+    ("the margin of one row", ValueError, r"shape \(4,\)", lambda: margin(torch.zeros(4))),
     ("one fold", ValueError, "folds is 1", lambda: out_of_fold(blobs(), folds=1)),
-    *((f"{t} of {v}", ValueError, f"{t} cannot have {s}={v!r}", lambda t=t, s=s, v=v: KINDS[t](**{s: v}))
+    *((f"{t} of {v}", ValueError, f"{t} cannot have {s}={re.escape(repr(v))}", lambda t=t, s=s, v=v: KINDS[t](**{s: v}))
       for t, s, v in [
         ("Flip", "share", 2), ("Flip", "share", -0.1), ("Crop", "pad", -1), ("Crop", "pad", 1.5),
         ("Crop", "fill", "mirror"), ("Affine", "turn", -5), ("Affine", "scale", float("nan")),
         ("Affine", "fill", None), ("Elastic", "bend", -1), ("Elastic", "cells", 1),
         ("Elastic", "fill", "wrap"), ("Blur", "sigma", -1), ("Blur", "sigma", float("inf")),
         ("Noise", "strength", -0.1), ("Noise", "maximum", -16), ("Erase", "size", 1.5),
+        ("Crop", "fill", [0, 0, 0]), ("Affine", "fill", (0,)), ("Erase", "fill", [1]),
         ("Erase", "fill", "edge"), ("Colour", "contrast", "much"), ("Colour", "maximum", -1),
     ]),
 ]  # fmt: skip
@@ -666,6 +1316,31 @@ def test_a_recipe_on_augmented_images_caches_nothing(capsys):
     history = follow(model, [Phase("head", epochs=3)], moving)
     assert "nothing is cached" in capsys.readouterr().out
     assert len(passes) == len(history.losses) == 6
+
+
+def test_a_run_does_not_go_on_under_another_augmentation(tmp_path):
+    from ftlearn import Phase, follow, glyphnet
+
+    plain = Columns(torch.randint(0, 17, (20, 1, 8, 8), dtype=torch.uint8), torch.arange(20) % 10)
+    plain = plain.like(batch_size=10)
+
+    def run(data, path):
+        model = glyphnet(10)
+        return follow(model, [Phase("head", epochs=1)], data, report=False, checkpoint=path)
+
+    sets = [
+        plain, augment(plain, Crop(1)), augment(plain, Crop(1), seed=3), mixup(plain, 10),
+        augment(plain, Affine(45)), augment(augment(plain, Crop(1)), Affine(45)),
+        augment(plain, Each(lambda image: image)),
+    ]  # fmt: skip
+    for i, first in enumerate(sets):
+        run(first, tmp_path / f"{i}.ckpt")
+        for j, second in enumerate(sets):
+            if i == j:
+                run(second, tmp_path / f"{i}.ckpt")
+            else:
+                with pytest.raises(ValueError, match="belongs to a run with another augmentation"):
+                    run(second, tmp_path / f"{i}.ckpt")
 
 
 # ----------------------------------------- wrong labels: cleanlab's answers (references/noise.py)

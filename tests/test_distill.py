@@ -1006,3 +1006,11 @@ def test_classes_are_compared_by_name_where_there_are_names():
         taught(teacher, data, classes=[*names, "eel"])
     with pytest.raises(ValueError, match=r"freeze\(teacher.model\)"):
         taught(Named(teacher_of(), names), data)
+
+
+def test_views_of_a_live_teachers_answers_cannot_be_augmented_afterwards():
+    live = taught(freeze(teacher_of()), augment(images_of(), Crop(1)))
+    stored = views(live, 2)
+    assert type(stored) is Columns and list(stored.derived) == [2]
+    with pytest.raises(ValueError, match="Column 2 was computed from the images"):
+        augment(stored, Crop(1))

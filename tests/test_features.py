@@ -248,3 +248,30 @@ def test_pseudo_labels_name_clusters_and_read_only_what_is_labelled(device):
     hidden = torch.zeros_like(data.columns[1]).index_copy(0, rows, data.columns[1][rows])
     assert torch.equal(guess, pseudo_labels(data.like(data.columns[0], hidden), rows))
     assert torch.equal(guess, pseudo_labels(data, rows))
+
+
+# ------------------------------------------------------- sets that change from epoch to epoch
+
+
+class Restless(Columns):
+    """A set whose examples change from epoch to epoch."""
+
+    constant = False
+
+
+def test_a_cache_of_a_set_that_changes_is_refused_before_anything_runs():
+    passes, body = [], freeze(nn.Flatten())
+    body.register_forward_hook(lambda *_: passes.append(1))
+    data = Restless(torch.randn(12, 1, 4, 4), torch.arange(12) % 3, batch_size=2)
+    for append in (False, True):
+        with pytest.raises(ValueError, match="change from epoch to epoch, which a cache cannot"):
+            cache(body, data, append=append)
+    assert passes == []
+
+
+@pytest.mark.parametrize("head", [linear_probe, nearest_class_mean, knn])
+def test_a_head_that_would_see_no_change_refuses_a_set_that_changes(head):
+    h, y = torch.randn(12, 4), torch.arange(12) % 3
+    head(Columns(h, y))
+    with pytest.raises(ValueError, match="change from epoch to epoch"):
+        head(Restless(h, y))

@@ -10,11 +10,29 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ftlearn import Columns, FineTuned, HeldOut, Phase, Recipe, finetune, glyphnet, image_folder
+from ftlearn import (
+    Columns,
+    FineTuned,
+    HeldOut,
+    Phase,
+    Recipe,
+    cross_entropy,
+    finetune,
+    follow,
+    freeze,
+    glyphnet,
+    image_folder,
+    predict,
+)
+from ftlearn.augment import augment
 from ftlearn.backbones import backbone
 from ftlearn.command import main
+from ftlearn.distill import Committee, knowledge_distillation, taught
 from ftlearn.explore import overlapping_labels
+from ftlearn.freezing import fingerprint
+from ftlearn.models import adapt_input
 from ftlearn.photos import open_image, sample_photos
+from ftlearn.transforms import Flip
 
 SHORT = Recipe([Phase("head", updates=20, lr=1e-2), Phase("layer3", updates=5)])
 
@@ -197,8 +215,6 @@ def test_without_a_mistake_there_is_no_figure(result, capsys):
 
 
 def test_stopped_by_ctrl_c_there_is_a_result(photos, monkeypatch):
-    from ftlearn import cross_entropy
-
     calls = []
 
     def objective(model, *batch):
@@ -217,6 +233,215 @@ def test_an_empty_recipe_is_not_the_default():
     data = Columns(torch.randint(0, 17, (8, 1, 8, 8)), torch.arange(8) % 2)
     with pytest.raises(ValueError, match="A recipe needs a phase"):
         finetune(data, glyphnet(2), recipe=[], report=False)
+
+
+# ---------------------------------------------------------------- a teacher
+
+
+def narrow():
+    """A student of its own for photos of 24x24."""
+    torch.manual_seed(1)
+    model = adapt_input(glyphnet(2, widths=(8, 16, 32)), 3)
+    model.normalize.scale.fill_(255.0)
+    return model
+
+
+def digits_like(n=24, classes=4, **settings):
+    torch.manual_seed(2)
+    images = torch.randint(0, 17, (n, 1, 8, 8), dtype=torch.uint8)
+    return Columns(images, torch.arange(n) % classes, batch_size=8, **settings)
+
+
+def small(classes=4, seed=0):
+    torch.manual_seed(seed)
+    return glyphnet(classes, widths=(4, 8, 8))
+
+
+def everything(model):
+    """All that a teacher must keep: bits, modes, marks, and who learns."""
+    modes = [(part.training, getattr(part, "frozen", None)) for part in model.modules()]
+    return (
+        fingerprint(model),
+        modes,
+        [(p.requires_grad, p.grad is None) for p in model.parameters()],
+    )
+
+
+def same(ours, theirs):
+    ours, theirs = (r.model.state_dict() for r in (ours, theirs))
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def shown(model):
+    """How many images the model is shown from now on, a number per batch."""
+    sizes = []
+    model.register_forward_hook(lambda module, x, z: sizes.append(len(x[0])))
+    return sizes
+
+
+TWO = [Phase("head", epochs=3, lr=1e-2), Phase("all", epochs=2, statistics="live")]
+
+
+def test_a_student_is_saved_loaded_and_asked_as_any_other(result, files, tmp_path):
+    before, sizes = everything(result.model), shown(result.model)
+    student = finetune(result.photos, narrow(), TWO, teacher=result, report=False)
+    assert everything(result.model) == before
+    assert sum(sizes) == len(result.photos.train), "asked once about every image, in both phases"
+    assert student.classes == result.classes and student.preprocess == result.preprocess
+    assert {row["phase"] for row in student.history} == {1, 2}
+    assert student.teacher == {**result.architecture, "fingerprint": before[0]}
+    assert len(student.photos.train.columns) == 2, "the photos stay plain"
+    card = student.save(tmp_path / "student.safetensors")
+    assert card["teacher"] == student.teacher
+    again = FineTuned.load(tmp_path / "student.safetensors", model=narrow())
+    assert again.predict(files) == student.predict(files) and again.teacher == student.teacher
+    assert isinstance(again.predict(files[0]).name, str)
+
+
+def test_a_card_without_a_teacher_is_read_as_before(result, tmp_path):
+    result.save(tmp_path / "m.safetensors")
+    card = json.loads((tmp_path / "m.json").read_text("utf-8"))
+    assert card.pop("teacher") is None
+    (tmp_path / "m.json").write_text(json.dumps(card), "utf-8")
+    assert FineTuned.load(tmp_path / "m.safetensors").teacher is None
+
+
+def test_a_backbone_by_name_is_taught_and_the_images_may_be_streamed(photos, result):
+    sizes = shown(result.model)
+    inside = finetune(result.photos, "letters", SHORT, teacher=result, report=False)
+    sets = image_folder(photos, result.preprocess, memory=0, report=False)
+    streamed = finetune(sets, "letters", SHORT, teacher=result, report=False)
+    assert same(inside, streamed) and sum(sizes) == 2 * len(sets.train)
+    assert not same(inside, result), "labels alone lead elsewhere"
+    assert inside.architecture == result.architecture and inside.score(result.photos.valid) > 0.6
+
+
+@pytest.mark.parametrize("memory", [4e9, 0], ids=["cached prefix", "nothing cached"])
+def test_it_is_follow_on_a_taught_set_with_soft_targets(memory, device):
+    data, teacher = digits_like(), freeze(small(seed=5))
+    valid = digits_like(8)
+    student = finetune(data, small(), TWO, valid, device=device, teacher=teacher, report=False)
+    model = small().to(device)
+    with_answers = taught(teacher.to(device), data.to(device))
+    history = follow(
+        model, TWO, with_answers, valid.to(device), knowledge_distillation(), memory=memory,
+        report=False,
+    )  # fmt: skip
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), student.model.state_dict().values())
+    )
+    assert [row["loss"] for row in history.rows] == [row["loss"] for row in student.history]
+
+
+def test_the_teacher_is_heard_only_by_an_objective_that_listens():
+    data, teacher = digits_like(), freeze(small(seed=5))
+    plain = finetune(data, small(), TWO, report=False)
+    deaf = finetune(data, small(), TWO, objective=cross_entropy(), teacher=teacher, report=False)
+    heard = finetune(data, small(), TWO, teacher=teacher, report=False)
+    other = finetune(data, small(), TWO, teacher=freeze(small(seed=6)), report=False)
+    assert same(plain, deaf) and plain.teacher is None
+    assert not same(plain, heard) and not same(heard, other)
+    assert heard.history[0]["loss"] != other.history[0]["loss"]
+    assert heard.teacher == {
+        "class": type(teacher).__qualname__, "fingerprint": fingerprint(teacher)
+    }  # fmt: skip
+
+
+def test_gradients_go_to_the_student_alone():
+    data, teacher, seen = digits_like(), freeze(small(seed=5)), []
+
+    def objective(model, x, y, t):
+        seen.append(t.requires_grad)
+        assert torch.equal(t.argmax(1), predict(teacher, Columns(x)).argmax(1))
+        return knowledge_distillation()(model, x, y, t)
+
+    before = everything(teacher)
+    whole = [Phase("all", statistics="live")]
+    student = finetune(data, small(), whole, objective=objective, teacher=teacher, report=False)
+    assert seen and not any(seen) and everything(teacher) == before
+    fresh = dict(small().named_parameters())
+    assert not any(torch.equal(p, fresh[n]) for n, p in student.model.named_parameters())
+
+
+def test_images_that_change_are_shown_to_the_teacher_as_the_student_gets_them():
+    data, teacher, pairs = augment(digits_like(), Flip()), freeze(small(seed=5)), []
+
+    def objective(model, x, y, t):
+        pairs.append((x, t))
+        return knowledge_distillation()(model, x, y, t)
+
+    before, sizes = everything(teacher), shown(teacher)
+    finetune(data, small(), TWO, objective=objective, teacher=teacher, report=False)
+    assert sum(sizes) == 5 * len(data) + data.batch_size, "every epoch, and a look before"
+    assert everything(teacher) == before
+    assert all(torch.equal(predict(teacher, Columns(x, batch_size=8)), t) for x, t in pairs)
+    assert not torch.equal(pairs[0][0].double().mean(0), pairs[3][0].double().mean(0))
+
+
+def test_images_without_a_label_hear_the_teacher():
+    data, teacher = (
+        digits_like(),
+        finetune(digits_like(), small(), TWO, classes=list("abcd"), report=False),
+    )
+    few = data.like(data.columns[0], data.columns[1].where(torch.arange(24) < 4, -1))
+    none = data.like(data.columns[0], torch.full((24,), -1))
+    soft = knowledge_distillation(alpha=1.0)
+    runs = [
+        finetune(d, small(), TWO, objective=soft, teacher=teacher, report=False)
+        for d in (data, few, none)
+    ]
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+    assert all(run.classes == list("abcd") for run in runs), "the names are the teacher's"
+    usual = [finetune(d, small(), TWO, teacher=teacher, report=False) for d in (data, few)]
+    assert not same(*usual)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["once", "live"])
+@pytest.mark.parametrize("at", [5, 11])  # in the first phase, in the second
+def test_resumed_with_a_teacher_it_ends_in_the_same_bits(live, at, tmp_path):
+    teacher, valid, calls = freeze(small(seed=5)), digits_like(8), []
+    data = augment(digits_like(), Flip()) if live else digits_like()
+
+    def failing(model, *batch):
+        calls.append(1)
+        if len(calls) == at:
+            raise RuntimeError("power cut")
+        return knowledge_distillation()(model, *batch)
+
+    settings = dict(valid=valid, teacher=teacher, report=False)
+    straight = finetune(data, small(), TWO, **settings)
+    with pytest.raises(RuntimeError, match="power cut"):
+        finetune(data, small(), TWO, objective=failing, checkpoint=tmp_path / "run", **settings)
+    resumed = finetune(data, small(seed=9), TWO, checkpoint=tmp_path / "run", **settings)
+    assert same(straight, resumed)
+    for row in straight.history + resumed.history:
+        del row["seconds"]
+    assert straight.history == resumed.history
+
+
+def test_a_teacher_that_is_refused_leaves_the_model_as_it_was():
+    model, teacher = small(7), finetune(digits_like(), small(), TWO, report=False)
+    before, sizes = fingerprint(model), shown(teacher.model)
+    with pytest.raises(ValueError, match="Class 0 is '0' for the teacher"):
+        finetune(digits_like(), model, TWO, classes=list("abcd"), teacher=teacher, report=False)
+    assert fingerprint(model) == before and sizes == []
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_only_a_constant_that_gives_logits_can_teach():
+    loose = nn.Sequential(small(seed=5), nn.Softmax(1))
+    for words in (r"not frozen.*freeze\(teacher\)", "answers with probabilities"):
+        with pytest.raises(ValueError, match=words):
+            finetune(digits_like(), small(), TWO, teacher=loose, report=False)
+        freeze(loose)
+
+
+def test_several_teachers_are_one(capsys):
+    pair = freeze(Committee(small(seed=5), small(seed=6)))
+    student = finetune(digits_like(), small(), TWO, teacher=pair)
+    assert student.teacher == {"class": "Committee", "fingerprint": fingerprint(pair)}
+    assert "The teacher is asked once about 24 images." in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- the command line

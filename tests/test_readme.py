@@ -67,3 +67,47 @@ def test_the_numbers_are_those_of_the_results_file():
     for arm, *values in table:
         for labels, value in zip((1, 5, 10, 20), values):
             assert f"{cells[arm, labels][0]:.3f}"[1:] == value, (arm, labels)
+
+
+def test_the_advice_is_what_was_measured():
+    from ftlearn import remedies, shapes, students
+
+    said = lambda pair: "{:+.1f} ± {:.1f}".format(*pair)
+    gains = remedies.gains
+    rows, results, taught = shapes.stored(), remedies.stored(), students.stored()
+
+    def cosine(task, updates, what="accuracy"):
+        lines = [(task, arm, "AdamW", updates) for arm in ("cosine", "constant")]
+        return said(shapes.ahead(rows, *lines, what=what))
+
+    def pupil(arm, where="pool", **settings):
+        line, alone = students.line, students.line("20 k", "alone", "labelled")
+        return said(students.ahead(taught, line("20 k", arm, where, **settings), alone))
+
+    few, many = [gains(results, "noise", noise=0.1, labels=n) for n in (50, 900)]
+    by_start = {
+        arm: [said(gains(results, topic, start=s)[arm]) for s in ("scratch", "letters")]
+        for topic, arm in (("augmentation", "shift"), ("regularisation", "dropout"))
+    }
+    expected = {
+        "choose": [cosine("few", 60), cosine("scratch", 180)],
+        "decay": [cosine("noisy", 360, "fit")[1:], cosine("noisy", 360)],
+        "augment": by_start["shift"],
+        "regularise": by_start["dropout"],
+        "clean": [said(f[arm]) for f in (few, many) for arm in ("correct suspects", "hold back")],
+        "distil": [
+            pupil("KD", "labelled", **students.SOFT),
+            pupil("KD", **students.SOFT),
+            pupil("pseudo-labels"),
+        ],
+    }
+    table = dict(re.findall(r"^\| (\w+) [^|]* \| ([^|]+) \|$", README, re.M))
+    for word, numbers in expected.items():
+        assert re.findall(r"[+-]?\d+\.\d ± \d+\.\d", table[word]) == numbers, word
+
+
+def test_the_cost_of_a_teacher_is_what_was_measured():
+    import json
+
+    stored = json.loads((ROOT / "benchmarks" / "distillation.json").read_text("utf-8"))
+    assert f"takes {stored['cached_over_plain']['median']} of one without" in README
