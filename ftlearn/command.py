@@ -87,7 +87,7 @@ def finetune(options):
 
     Exit codes: 0 done, 2 wrong input, 130 stopped (what there was is saved).
     """
-    from ftlearn.finetuned import check_target, finetune
+    from ftlearn.finetuned import FineTuned, check_target, finetune
     from ftlearn.recipes import Recipe
 
     out = Path(options.out or f"{Path(options.folder).resolve().name}.safetensors")
@@ -96,6 +96,7 @@ def finetune(options):
     result = finetune(
         options.folder, options.backbone, recipe, weights=options.weights, seed=options.seed,
         batch_size=options.batch, device=options.device, checkpoint=options.checkpoint,
+        teacher=FineTuned.load(options.teacher) if options.teacher else None,
     )  # fmt: skip
     result.save(out, options.overwrite)
     if result.photos.test is not None and not result.interrupted:
@@ -178,6 +179,7 @@ def parser():
         seed=(0, "seed of the split, the order and the dropout"),
         device=(None, "cpu or cuda (default: a GPU if there is one)"),
         checkpoint=(None, "a file to resume from, written after every epoch"),
+        teacher=(None, "what finetune has saved before: the model learns from its answers"),
     )  # fmt: skip
     _add(
         commands, predict,

@@ -846,7 +846,7 @@ class Plateau:
         _numbers("The state's", -math.inf, best=0.0 if state["best"] is None else state["best"])
         vars(self).update(state)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-161
+# %% ../nbs/08_schedules.ipynb #08-schedules-164
 PLACES = (0, 0.25, 0.5, 0.75, 1)
 
 
@@ -855,7 +855,7 @@ def from_handles(heights):
     heights = _sequence("heights", _plain(heights), "five numbers", 5)
     return points(list(zip(PLACES, heights)))
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-163
+# %% ../nbs/08_schedules.ipynb #08-schedules-166
 def draw_handles(heights, race=None, rival=None):
     """A figure of the schedule through five heights beside a rival's, and of their race.
 
@@ -891,7 +891,7 @@ def _dots(axes, place, scores, colour):
     if scores:
         axes.plot(place, sum(scores) / len(scores), "_", color=colour, markersize=30)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-165
+# %% ../nbs/08_schedules.ipynb #08-schedules-168
 class Handles:
     """Five sliders that draw a schedule and a button that races it; on a page, shapes to choose.
 
@@ -931,7 +931,7 @@ class Handles:
             bundle[kind] = self.live()._repr_mimebundle_()[kind]
         return bundle
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-167
+# %% ../nbs/08_schedules.ipynb #08-schedules-170
 def _live(handles, heights):
     import ipywidgets
 

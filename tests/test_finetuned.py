@@ -479,6 +479,21 @@ def test_an_image_that_cannot_be_read_is_code_1_and_the_others_are_done(
     assert out.err.startswith("ftlearn: ") and "broken.jpg" in out.err
 
 
+def test_a_student_learns_from_a_saved_model_at_a_terminal(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(Recipe([Phase("head", updates=2)]).to_json())
+    arguments = ["finetune", str(photos), "--backbone", "letters", "--recipe", str(recipe)]
+    assert main([*arguments, "--out", "teacher.safetensors"]) == 0
+    taught = [*arguments, "--out", "student.safetensors", "--teacher"]
+    assert main([*taught, "teacher.safetensors"]) == 0
+    cards = [FineTuned.load(f"{name}.safetensors").teacher for name in ("teacher", "student")]
+    assert cards[0] is None and cards[1]
+    capsys.readouterr()
+    assert main([*taught, "nobody.safetensors", "--overwrite"]) == 2
+    assert "nobody.safetensors" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["finetune", "predict"])
 def test_help_reads_well(command, capsys):
     with pytest.raises(SystemExit) as stop:
