@@ -1535,9 +1535,26 @@ def _kd11(kd):
             return "no gradient reaches the student: nothing would be learned."
         if not torch.equal(t, before):
             return "it has changed the teacher's logits."
+        if hint := _pull11(found, leaf, t, temperature):
+            return hint
     return _extreme11(kd)
 
 # %% ../nbs/tools/check.ipynb #check-105
+def _pull11(loss, z, t, temperature):
+    "A hint if the gradient is not that of the loss."
+    import torch
+
+    (pull,) = torch.autograd.grad(loss.sum(), z, allow_unused=True)
+    if pull is None:
+        return "no gradient reaches the student: nothing would be learned."
+    q, p = ((v.detach().double() / temperature).softmax(1) for v in (z, t))
+    if not torch.allclose(pull.double(), temperature * (q - p) / len(z), rtol=1e-3, atol=1e-5):
+        return (
+            f"the value is right at T = {temperature:g}, its gradient is not T (p(z / T) - "
+            "p(t / T)) / n: take no part of it out of the graph."
+        )
+
+# %% ../nbs/tools/check.ipynb #check-106
 def _extreme11(kd):
     "The same where probabilities underflow, on either side and in half precision."
     import torch
@@ -1562,7 +1579,7 @@ def ex11_1(answer=None):
     """`kd(z, t, temperature)`: T² KL(teacher || student), stable."""
     return _try("11.1", answer, _kd11, "zero times a number is zero, and log p is one.")
 
-# %% ../nbs/tools/check.ipynb #check-107
+# %% ../nbs/tools/check.ipynb #check-108
 def _translated11(translate):
     for alpha, T in ((0.9, 4.0), (0.5, 2.0), (0.9, 1.0), (0.2, 10.0), (0.0, 4.0), (1.0, 4.0)):
         found, right = float(translate(alpha, T)), alpha / (alpha + (1 - alpha) * T**2)
@@ -1585,7 +1602,7 @@ def ex11_2(answer=None):
     """`translate(alpha, temperature)`: the alpha with T² that equals one without."""
     return _try("11.2", answer, _translated11, "an alpha means nothing without its T².")
 
-# %% ../nbs/tools/check.ipynb #check-109
+# %% ../nbs/tools/check.ipynb #check-110
 def _suspects11():
     "Losses by name, and whether each has teacher and student swapped."
 
@@ -1598,6 +1615,8 @@ def _suspects11():
         "KL(student || teacher)": (lambda z, t: kl(t, z), True),
         "the right KL at T = 4, times 16": (lambda z, t: kl(z, t, 4.0, 16.0), False),
         "the wrong KL at T = 4, times 16": (lambda z, t: kl(t, z, 4.0, 16.0), True),
+        "the right KL at T = 16": (lambda z, t: kl(z, t, 16.0), False),
+        "the wrong KL at T = 16": (lambda z, t: kl(t, z, 16.0), True),
         "the right KL, times 0.01": (lambda z, t: kl(z, t, 1.0, 0.01), False),
         "the wrong KL, times 0.01": (lambda z, t: kl(t, z, 1.0, 0.01), True),
         "a cross-entropy with the teacher's probabilities": (
@@ -1608,7 +1627,7 @@ def _suspects11():
         "the right KL with the teacher detached": (lambda z, t: kl(z, t.detach()), False),
     }
 
-# %% ../nbs/tools/check.ipynb #check-110
+# %% ../nbs/tools/check.ipynb #check-111
 def _detector11(swapped):
     for name, (loss, truth) in _suspects11().items():
         found = swapped(loss)
@@ -1621,7 +1640,7 @@ def ex11_3(answer=None):
     """`swapped(loss)`: whether loss(z, t) has teacher and student the wrong way round."""
     return _try("11.3", answer, _detector11, "an undecided student pays ln C at most.")
 
-# %% ../nbs/tools/check.ipynb #check-112
+# %% ../nbs/tools/check.ipynb #check-113
 _RATES11 = 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0
 _SCORES11 = {
     1: [
@@ -1665,7 +1684,7 @@ _SCORES11 = {
     ],
 }
 
-# %% ../nbs/tools/check.ipynb #check-113
+# %% ../nbs/tools/check.ipynb #check-114
 def temperatures():
     """Rows of temperature, rate, and accuracies chosen and scored (exercise 11.4).
 
@@ -1679,7 +1698,7 @@ def temperatures():
         for rate, (chosen, scored) in zip(_RATES11, pairs, strict=True)
     ]
 
-# %% ../nbs/tools/check.ipynb #check-114
+# %% ../nbs/tools/check.ipynb #check-115
 def _behind11(rows):
     "How far 16 lies behind 1 at the rate best for 1, at that best for 16, and each at its own."
     score = {(r["temperature"], r["rate"]): r["scored"] for r in rows}
@@ -1689,7 +1708,7 @@ def _behind11(rows):
     at = lambda a, b: score[1, a] - score[16, b]
     return at(best[1], best[1]), at(best[16], best[16]), at(best[1], best[16])
 
-# %% ../nbs/tools/check.ipynb #check-115
+# %% ../nbs/tools/check.ipynb #check-116
 def _points11(answer):
     shared, reverse, own = _behind11(temperatures())
     found = tuple(float(v) for v in answer)

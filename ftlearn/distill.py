@@ -159,9 +159,12 @@ def decoupled_distillation(temperature=4.0, target=1.0, others=8.0):
 
 # %% ../nbs/11_distill.ipynb #11-distill-062
 def _uncorrelated(p, q):
-    "One minus the correlation of two rows, a mean over all rows."
+    "One minus the correlation of two rows, a mean over all rows; it fades where p is flat."
+    floor = 0.01 * p.detach().norm(dim=1).clamp(min=1e-6)
     p, q = (v - v.mean(1, keepdim=True) for v in (p, q))
-    return 1 - F.cosine_similarity(p, q).mean()
+    faded = (p * q).sum(1) / (floor * q.norm(dim=1).clamp(min=1e-8))
+    r, flat = F.cosine_similarity(p, q), p.detach().norm(dim=1) < floor
+    return 1 - faded.where(flat, r).mean()
 
 
 def correlation_distillation(temperature=1.0, inter=1.0, intra=1.0):
@@ -169,7 +172,8 @@ def correlation_distillation(temperature=1.0, inter=1.0, intra=1.0):
 
     Huang et al., 2022, where the weights are called beta and gamma. r is the mean correlation of
     the probabilities at temperature T: for each example over the classes, and for each class
-    over the examples of the batch.
+    over the examples of the batch. Where the student's vary by less than a hundredth, as after
+    a head of zeros, r fades to zero, because its gradient has no bound there.
 
     Parameters and result as for `knowledge_distillation`.
     """
@@ -183,6 +187,20 @@ def correlation_distillation(temperature=1.0, inter=1.0, intra=1.0):
     return _objective(term)
 
 # %% ../nbs/11_distill.ipynb #11-distill-066
+def _yes_or_no(z, y, weight):
+    "`weight` times the binary cross-entropy of labels from 0 to 1."
+    if weight == 0:
+        return 0.0
+    loss = binary_cross_entropy()(lambda _: z, None, y)[0]
+    inside = ((y >= 0) & (y <= 1)).all()
+    if inside.device.type == "cpu" and not inside:
+        raise ValueError(
+            f"Labels of yes-or-no questions run from 0 to 1, and these from {y.min():g} to "
+            f"{y.max():g}: leave out what has no label, or train with alpha=1."
+        )
+    return weight * loss.where(inside, math.nan)
+
+# %% ../nbs/11_distill.ipynb #11-distill-068
 def binary_distillation(temperature=1.0, alpha=0.9):
     """Objective of soft targets for yes-or-no questions: the formula of Hinton et al., for each.
 
@@ -191,16 +209,15 @@ def binary_distillation(temperature=1.0, alpha=0.9):
     questions). Parameters and result as for `knowledge_distillation`.
     """
     _check(temperature, alpha)
-    hard = binary_cross_entropy()
 
     def term(z, t, y):
         pairs = [torch.stack([v, torch.zeros_like(v)], 2).flatten(0, 1) for v in (z, t)]
         soft = temperature**2 * _kl(*[v / temperature for v in pairs])
-        return alpha * soft + ((1 - alpha) * hard(lambda _: z, None, y)[0] if alpha < 1 else 0.0)
+        return alpha * soft + _yes_or_no(z, y, 1 - alpha)
 
     return _objective(term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-070
+# %% ../nbs/11_distill.ipynb #11-distill-072
 def _teacher(teacher, classes):
     "The teacher's module, frozen and with the student's classes; or an error."
     model = teacher if isinstance(teacher, nn.Module) else getattr(teacher, "model", None)
@@ -228,18 +245,19 @@ def _same_classes(theirs, ours):
                 f"student ({len(ours)}): both need the same classes in one order."
             )
 
-# %% ../nbs/11_distill.ipynb #11-distill-072
+# %% ../nbs/11_distill.ipynb #11-distill-074
 def _check_classes(t, y, classes):
     "Refuse a teacher with another number of classes than the student's, or fewer than the labels'."
     numbered = not y.is_floating_point() and y.ndim == 1
-    needed = int(y.max()) + 1 if numbered and classes is None else len(classes or t[0])
+    named = len(classes or t[0]) if classes or not numbered else 0
+    needed = max(named, int(y.max()) + 1 if numbered else 0)
     if needed > t.shape[1] or (classes is not None and needed != t.shape[1]):
         raise ValueError(
             f"The teacher answers with {t.shape[1]} classes, but there are {needed}: it has to know "
             "the student's classes, so fine-tune it on them first."
         )
 
-# %% ../nbs/11_distill.ipynb #11-distill-074
+# %% ../nbs/11_distill.ipynb #11-distill-076
 def _check_answers(t, y, classes):
     "Refuse answers of a teacher that are no logits for these classes."
     if t.ndim != 2 or not t.is_floating_point():
@@ -257,11 +275,16 @@ def _check_answers(t, y, classes):
             "The teacher answers with probabilities, each row sums to one: take the softmax off "
             "its end, because logits are needed."
         )
+    if y.is_floating_point() and y.shape == t.shape and ((t >= 0) & (t <= 1)).all():
+        raise ValueError(
+            "The teacher answers with numbers from 0 to 1 only, as a sigmoid gives them: take it off "
+            "the teacher's end, because logits are needed."
+        )
     _check_classes(t, y, classes)
 
-# %% ../nbs/11_distill.ipynb #11-distill-076
-def _check_set(data, path):
-    "Refuse what cannot be taught, or not be kept, before the teacher is asked."
+# %% ../nbs/11_distill.ipynb #11-distill-078
+def _check_set(data):
+    "Refuse what cannot be taught, before the teacher is asked."
     if not hasattr(data, "batches"):
         raise TypeError(
             f"data is a {type(data).__name__}: wrap the tensors, Columns(images, labels)."
@@ -274,6 +297,16 @@ def _check_set(data, path):
         raise ValueError(
             "The set has no labels: give a column of them, -1 for every image that has none."
         )
+    answered = min((i for i in getattr(data, "derived", {}) if i > 1), default=None)
+    if answered is not None and answered < len(next(data.batches())):
+        raise ValueError(
+            "The set has a teacher's answers already, and no objective would read a second "
+            "teacher's: for several teachers, taught(freeze(Committee(a, b)), data)."
+        )
+
+# %% ../nbs/11_distill.ipynb #11-distill-080
+def _check_path(data, path):
+    "Refuse a path that cannot keep answers about this set."
     if path is None:
         return
     if not getattr(data, "constant", True):
@@ -284,7 +317,7 @@ def _check_set(data, path):
     if Path(path).suffix != ".safetensors" or not Path(path).parent.is_dir():
         raise ValueError(f"{path}: give a name that ends in .safetensors, in a folder that exists.")
 
-# %% ../nbs/11_distill.ipynb #11-distill-078
+# %% ../nbs/11_distill.ipynb #11-distill-082
 class _Asked:
     "The change of a batch that adds what a teacher says about its images as they are now."
 
@@ -307,7 +340,7 @@ class _Asking(Augmented):
         super().__init__(plain, change, seed)
         self.derived = {len(self.columns): change.mark}
 
-# %% ../nbs/11_distill.ipynb #11-distill-080
+# %% ../nbs/11_distill.ipynb #11-distill-084
 def _digest(data):
     "SHA-256 of what the model reads, in stored order."
     digest = hashlib.sha256()
@@ -329,15 +362,15 @@ def _same(old, new):
         a.shape == b.shape and (a - b).abs().max() <= 0.02 * b.abs().max() for a, b in pairs
     )
 
-# %% ../nbs/11_distill.ipynb #11-distill-081
+# %% ../nbs/11_distill.ipynb #11-distill-085
 def _read(path, ask, data):
     "The set with the answers of a file; refused if they are another teacher's or to other images."
     found, card = load_weights(path)
     marks = _marks(ask.teacher, data)
     if other := " and ".join(what for what, mark in marks.items() if card.get(what) != mark):
         raise ValueError(
-            f"{path} holds no answers of this teacher about these images, its {other} differ: give "
-            "another path."
+            f"{path} holds no answers of this teacher about these images, its {other} "
+            f"{'differs' if other == 'teacher' else 'differ'}: give another path."
         )
     columns = [found[name] for name in sorted(found, key=int)]
     if not _same(columns, ask((next(data.in_order().batches())[0],))[1:]):
@@ -354,7 +387,7 @@ def _write(path, new, width, ask):
     columns = {str(i): c for i, c in enumerate(new.columns[width:])}
     save_weights(path, columns, _marks(ask.teacher, new))
 
-# %% ../nbs/11_distill.ipynb #11-distill-083
+# %% ../nbs/11_distill.ipynb #11-distill-087
 def taught(teacher, data, path=None, classes=None, amp=None):
     """A set whose batches end with the teacher's logits: (x, y, ..., t).
 
@@ -384,12 +417,14 @@ def taught(teacher, data, path=None, classes=None, amp=None):
     ------
     ValueError
         If the teacher is not frozen, does not know these classes, or answers with what are no
-        finite logits; if the file belongs to another teacher or to other images.
+        finite logits; if the set has a teacher's answers already (ask a `Committee`); if the
+        file belongs to another teacher or to other images.
     TypeError
         If there is no teacher, or no set.
     """
     model = _teacher(teacher, classes)
-    _check_set(data, path)
+    _check_set(data)
+    _check_path(data, path)
     ask, width = _Asked(model, amp), len(data.columns)
     if not getattr(data, "constant", True):
         _, y, t, *_ = ask(next(data.batches())[:2])
@@ -402,7 +437,7 @@ def taught(teacher, data, path=None, classes=None, amp=None):
         _write(path, new, width, ask)
     return new
 
-# %% ../nbs/11_distill.ipynb #11-distill-103
+# %% ../nbs/11_distill.ipynb #11-distill-107
 def _grid(h):
     "Features as a grid, (n, channels, rows, columns)."
     if h.ndim == 2:
@@ -418,7 +453,7 @@ def _grid(h):
         "and no square of tokens (n, tokens, c), with or without a class token: reshape them."
     )
 
-# %% ../nbs/11_distill.ipynb #11-distill-104
+# %% ../nbs/11_distill.ipynb #11-distill-108
 def _aligned(h, g):
     "Two features as grids of the same places, in one precision."
     h, g = _grid(h), _grid(g.detach())
@@ -427,7 +462,7 @@ def _aligned(h, g):
     pooled = lambda v: v if list(v.shape[2:]) == size else F.adaptive_avg_pool2d(v, size)
     return pooled(h), pooled(g.to(h.dtype))
 
-# %% ../nbs/11_distill.ipynb #11-distill-108
+# %% ../nbs/11_distill.ipynb #11-distill-112
 class _Listening(nn.Module):
     "A model that remembers what some of its modules said last."
 
@@ -457,7 +492,18 @@ class _Features(nn.Module):
             loss = loss + self.term(project(h), g)
         return loss, pred
 
-# %% ../nbs/11_distill.ipynb #11-distill-110
+# %% ../nbs/11_distill.ipynb #11-distill-114
+def _check_features(data, batch, count):
+    "Refuse a set whose first column of features is the teacher's logits."
+    logits = min((i for i in getattr(data, "derived", {}) if i > 1), default=None)
+    if logits is not None and len(batch) - count <= logits and batch[-count].ndim == 2:
+        raise ValueError(
+            f"After the teacher's logits the batches hold {max(0, len(batch) - logits - 1)} columns "
+            f"of features, and hints at {count} modules need as many: teach with "
+            "taught(freeze(tap(teacher, names)), data)."
+        )
+
+# %% ../nbs/11_distill.ipynb #11-distill-116
 def hints(objective, model, at, data, strength=1.0):
     """An objective plus strength · mean (r(h) - g)², with a learned projector r (FitNets).
 
@@ -475,7 +521,9 @@ def hints(objective, model, at, data, strength=1.0):
         The student's modules, as `tap` takes them.
     data : Columns
         `taught(freeze(tap(teacher, names)), ...)`: its last columns are the teacher's features,
-        one for each of `at`. Grids, vectors or tokens; the finer grid is averaged down.
+        one for each of `at`. Grids (n, channels, rows, columns), vectors (n, channels) or tokens
+        (n, tokens, channels); the finer grid is averaged down. torchvision's Swin has its
+        channels last, which no shape shows: take its features from the module `permute`.
     strength : float
 
     Returns
@@ -487,23 +535,25 @@ def hints(objective, model, at, data, strength=1.0):
     Raises
     ------
     ValueError
-        If there is no such module, or the columns are no features.
+        If there is no such module, or the last columns are no features, one for each module.
     """
     _check(strength=strength)
     names, batch = [at] if isinstance(at, str) else list(at), next(data.batches())
+    _check_features(data, batch, len(names))
     with inference(model):
         _, found = tap(model, names)(batch[0])
     pairs = [_aligned(found[n], g) for n, g in zip(names, batch[-len(names) :])]
     projectors = [nn.Conv2d(h.shape[1], g.shape[1], 1, device=h.device) for h, g in pairs]
     return _Features(objective, names, lambda h, g: strength * F.mse_loss(h, g), projectors)
 
-# %% ../nbs/11_distill.ipynb #11-distill-116
+# %% ../nbs/11_distill.ipynb #11-distill-122
 def attention_transfer(objective, at, strength=1000.0):
     """An objective plus strength / 2 · mean (a(h) - a(g))²; a is a map of attention, length one.
 
     Zagoruyko and Komodakis, 2017: a sums the squares of the channels at each place; several
-    layers add up. The paper sets beta to 1000 over the number of examples and places, which is
-    the mean with a strength of 1000; as in the authors' code the distance is squared.
+    layers add up. The factor is the paper's beta / 2; it sets beta to 1000 over the number of
+    examples and places, which is the mean with a strength of 1000. As in the authors' code, but
+    not in the paper's formula, the distance is squared.
 
     Parameters and result as for `hints`, but nothing is learned.
     """
@@ -520,7 +570,7 @@ def attention_transfer(objective, at, strength=1000.0):
 
     return _Features(objective, at, term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-120
+# %% ../nbs/11_distill.ipynb #11-distill-126
 def _distances(u):
     "Distances of all pairs, in units of their mean."
     d = torch.cdist(u, u, compute_mode="donot_use_mm_for_euclid_dist")
@@ -553,7 +603,7 @@ def relational_distillation(objective, at, distance=25.0, angle=50.0):
 
     return _Features(objective, at, term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-124
+# %% ../nbs/11_distill.ipynb #11-distill-130
 class Committee(nn.Module):
     """Several models as one, which answers with the log of their weighted mean probability.
 
@@ -588,7 +638,8 @@ class Committee(nn.Module):
             raise ValueError(f"The models answer with shapes {shapes}: give them the same classes.")
         log_p, share = torch.stack([v.float().log_softmax(1) for v in z]), self.shares[:, None]
         if self.by_confidence:
-            share = 1 / -(log_p.exp() * log_p).sum(2).clamp(max=-1e-6)
+            finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 times -inf is no number
+            share = 1 / -(log_p.exp() * finite).sum(2).clamp(max=-1e-6)
             share = share / share.sum(0)
         return (log_p + share.log()[..., None]).logsumexp(0)
 
@@ -603,7 +654,7 @@ def _shares(weights, count):
         )
     return torch.tensor([float(w) for w in weights]) / sum(weights)
 
-# %% ../nbs/11_distill.ipynb #11-distill-130
+# %% ../nbs/11_distill.ipynb #11-distill-136
 def mutual_learning(temperature=1.0, strength=1.0):
     """Objective of a committee that learns together: the sum over members of CE + strength · KL.
 

@@ -1,5 +1,9 @@
 """Exercises of lesson 11: the checkers take right answers and refuse plausible wrong ones."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -54,6 +58,21 @@ def logs_of_probabilities(z, t, T):
     return T**2 * (p * (p.clamp(min=1e-30).log() - q.clamp(min=1e-30).log())).sum(1).mean()
 
 
+def downhill(z, t, T):
+    "The right value; the gradient of a sum of logits."
+    return kd(z.detach(), t, T) - (z.sum() - z.sum().detach())
+
+
+def pulls_without_the_square(z, t, T):
+    weak = kd(z, t, T) / T**2
+    return kd(z, t, T).detach() + weak - weak.detach()
+
+
+def elsewhere(z, t, T):
+    other = torch.zeros((), requires_grad=True)
+    return kd(z.detach(), t, T) + other
+
+
 def spoils(z, t, T):
     loss = kd(z, t, T)
     t -= t.mean()
@@ -78,6 +97,9 @@ def spoils(z, t, T):
         (lambda z, t, T: kd(z.detach(), t, T), "no gradient"),
         (lambda z, t, T: kd(z, t, T) * torch.ones(len(z)), "6 numbers"),
         (lambda z, t, T: kd(z, t, 4.0), "at T = 1"),
+        (downhill, "its gradient is not"),
+        (pulls_without_the_square, "its gradient is not"),
+        (elsewhere, "no gradient"),
         (spoils, "changed the teacher's logits"),
         (lambda z, t: kd(z, t, 4.0), "raised TypeError"),
     ],
@@ -120,6 +142,14 @@ def test_ex_2_is_about_gradients():
 
 
 def detector(loss):
+    flat, peaked = torch.zeros(1, 5, requires_grad=True), torch.tensor([[2000.0, 0, 0, 0, 0]])
+    if not loss(flat, peaked).requires_grad:
+        return True
+    return bool(loss(flat, peaked) > loss(peaked, flat))
+
+
+def not_sure_enough(loss):
+    """The same with a gap that T = 16 makes small."""
     flat, peaked = torch.zeros(1, 5, requires_grad=True), torch.tensor([[20.0, 0, 0, 0, 0]])
     if not loss(flat, peaked).requires_grad:
         return True
@@ -128,7 +158,7 @@ def detector(loss):
 
 def by_gradient(loss):
     """A right loss pulls an undecided student hard towards a certain class."""
-    z, t = torch.zeros(1, 5, requires_grad=True), torch.tensor([[50.0, 0, 0, 0, 0]])
+    z, t = torch.zeros(1, 5, requires_grad=True), torch.tensor([[5000.0, 0, 0, 0, 0]])
     value = loss(z, t)
     if not value.requires_grad:
         return True
@@ -147,8 +177,24 @@ def only_gradients(loss):
 
 
 def only_values(loss):
-    flat, peaked = torch.zeros(1, 5), torch.tensor([[20.0, 0, 0, 0, 0]])
+    flat, peaked = torch.zeros(1, 5), torch.tensor([[2000.0, 0, 0, 0, 0]])
     return bool(loss(flat, peaked) > loss(peaked, flat))
+
+
+def published(loss):
+    """The solution that the lesson prints."""
+    text = (Path(__file__).parent.parent / "nbs" / "11_distill.ipynb").read_text()
+    cells = ["".join(c["source"]) for c in json.loads(text)["cells"]]
+    (code,) = re.findall(r"```python\n(def swapped.*?)```", "\n".join(cells), re.DOTALL)
+    names = {"torch": torch}
+    exec(code, names)
+    return names["swapped"](loss)
+
+
+@pytest.mark.parametrize("T", [1, 4, 8, 16, 20, 100])
+def test_the_published_solution_of_ex_3_holds_at_every_temperature(T, capsys):
+    assert judge(3, published, capsys)
+    assert not published(lambda z, t: kd(z, t, T)) and published(lambda z, t: kd(t, z, T))
 
 
 def absolute(loss):
@@ -165,6 +211,7 @@ def absolute(loss):
         (only_gradients, "False of KL(student || teacher)"),
         (only_values, "False of a KL whose gradient goes to the teacher"),
         (absolute, "True of the right KL at T = 4"),
+        (not_sure_enough, "True of the right KL at T = 16"),
         (lambda loss: not detector(loss), "True of KL(teacher || student)"),
         (lambda loss: loss(torch.zeros(1, 5)), "raised TypeError"),
     ],

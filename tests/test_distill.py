@@ -369,6 +369,46 @@ def test_rows_without_a_label_hear_the_teacher_alone():
     assert torch.allclose(of(decoupled_distillation(), t, none)(z), guessed)
 
 
+def zero_head(T=1.0, classes=10, rows=50, far=0.0):
+    """DIST's gradient of a student that says (nearly) the same of everything."""
+    z = far * drawn(1, rows, classes).float()
+    t = 2 * drawn(2, rows, classes).float()
+    y = torch.arange(rows) % classes
+    objective = correlation_distillation(T)
+    return value_and_gradient(lambda z: objective(lambda _: z, None, y, t)[0], z)[1]
+
+
+@pytest.mark.parametrize("T", [1.0, 4.0])
+@pytest.mark.parametrize("far", [0.0, 1e-7, 1e-4])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_dist_starts_from_a_head_of_zeros(T, far, classes):
+    gradient = zero_head(T, classes, far=far)
+    assert gradient.isfinite().all() and 0 < gradient.norm() < 100 * T
+
+
+def test_dist_teaches_a_student_with_a_head_of_zeros():
+    x, y = torch.randn(60, 8, generator=generator(4)), torch.arange(60) % 3
+    x[range(60), y] += 4
+    t = torch.zeros(60, 3)
+    t[range(60), y] = 5 + torch.rand(60, generator=generator(5))
+    student = nn.Linear(8, 3)
+    nn.init.zeros_(student.weight), nn.init.zeros_(student.bias)
+    data = Columns(x, torch.full_like(y, -1), t, batch_size=20, shuffle=True)
+    step = Step(student, correlation_distillation(), torch.optim.SGD(student.parameters(), 0.05))
+    fit(step, data, epochs=20, report=False)
+    assert evaluate(student, Columns(x, y)) > 0.9 and student.weight.abs().max() < 20
+
+
+def test_yes_or_no_labels_are_shares():
+    z, t = drawn(1, 2, 3), drawn(2, 2, 3)
+    for bad in (-1.0, 2.0, math.nan):
+        y = torch.tensor([[1, 0, bad], [0, 1, 0.5]], dtype=torch.float64)
+        with pytest.raises(ValueError, match="run from 0 to 1"):
+            of(binary_distillation(), t, y)(z)
+        assert of(binary_distillation(1, 1), t, y)(z).isfinite()  # not read
+    assert of(binary_distillation(), t, y.nan_to_num(0))(z).isfinite()
+
+
 def test_soft_labels_are_labels():
     z, t, y = drawn(1, N, C), drawn(2, N, C), drawn(3, N, C).softmax(1)
     found = of(knowledge_distillation(2.0, 0.5), t, y)(z)
@@ -626,6 +666,17 @@ def test_a_committee_answers_with_the_log_of_the_mean_probability():
         sure = [torch.tensor([[900.0, 0.0]]), torch.tensor([[0.0, 1.0]])]
         z = Committee(*models[:2], weights="confidence").vote(sure)
         assert z.isfinite().all() and z.softmax(1)[0, 0] > 0.999
+
+
+def test_a_class_that_a_member_rules_out_is_no_end_of_the_committee():
+    jury = Committee(*pair(), weights="confidence")
+    sure = torch.tensor([[0.0, -math.inf, 0.0]], requires_grad=True)
+    z = jury.vote([sure, torch.zeros(1, 3)])
+    p, weights = torch.tensor([[0.5, 0.0, 0.5], [1 / 3] * 3]), torch.tensor([2.0, 3.0]).log()
+    share = (1 / weights) / (1 / weights).sum()
+    assert torch.allclose(z.exp(), share @ p, atol=1e-6)
+    z[0, 0].backward()
+    assert sure.grad.isfinite().all()
 
 
 def test_a_committee_is_a_teacher_in_every_mode():
@@ -892,11 +943,55 @@ def test_features_follow_the_logits_and_amp_is_obeyed():
         assert low.dtype == torch.bfloat16
 
 
-def test_two_teachers_in_a_row_are_two_columns():
-    data = taught(freeze(teacher_of()), images_of())
-    twice = taught(freeze(teacher_of(seed=1)), data)
-    assert len(twice.columns) == 4 and set(twice.derived) == {2, 3}
-    assert torch.equal(twice.columns[2], data.columns[2])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_second_teacher_would_not_be_heard_and_is_refused(mode):
+    data = taught(freeze(teacher_of()), MODES[mode](images_of()))
+    other = freeze(teacher_of(seed=1))
+    for some in (data, data.take(slice(0, 10)), data.like(shuffle=True)):
+        with pytest.raises(ValueError, match="a teacher's answers already"):
+            taught(other, some)
+
+
+def test_columns_that_are_no_answers_do_not_keep_a_teacher_away():
+    teacher, data = freeze(teacher_of()), images_of()
+    pair = data.columns
+    assert len(taught(teacher, taught(teacher, data).like(*pair)).columns) == 3  # taken off again
+    assert len(taught(teacher, data.like(*pair, torch.arange(20))).columns) == 4
+    body, head = freeze(teacher[:-1]), freeze(teacher[-1])
+    kept = taught(head, cache(body, data))  # features in the place of images (lesson 06)
+    assert torch.allclose(kept.columns[2], taught(teacher, data).columns[2], atol=1e-6)
+
+
+def test_hints_need_features_behind_the_logits():
+    teacher, student = freeze(teacher_of()), teacher_of(seed=1)
+    for made in (images_of(), augment(images_of(), Crop(1))):
+        plain, one = taught(teacher, made), taught(freeze(tap(teacher, ["0"])), made)
+        with pytest.raises(ValueError, match=r"hold 0 columns of features.* 1 modules"):
+            hints(cross_entropy(), student, "0", plain)
+        with pytest.raises(ValueError, match=r"hold 1 columns of features.* 2 modules"):
+            hints(cross_entropy(), student, ["5", "0"], one)
+        hints(knowledge_distillation(), student, "0", one)
+
+
+def test_swins_features_are_read_behind_its_permute():
+    """The docstring of `hints` names that module."""
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    assert "channels last" in hints.__doc__ and "`permute`" in hints.__doc__
+    swin = SwinTransformer([4, 4], 12, [1, 1], [2, 2], [4, 4], num_classes=4).eval()
+    _, found = tap(swin, ["norm", "permute"])(torch.randn(2, 3, 32, 32))
+    assert found["norm"].shape == (2, 4, 4, 24) and found["permute"].shape == (2, 24, 4, 4)
+
+
+def test_a_sigmoid_is_no_end_of_a_teacher_of_yes_or_no_questions():
+    x, y = images_of().columns
+    questions = Columns(x, torch.rand(20, 4).round(), batch_size=5)
+    for made in (questions, augment(questions, Crop(1))):
+        with pytest.raises(ValueError, match="from 0 to 1 only, as a sigmoid"):
+            taught(freeze(nn.Sequential(teacher_of(), nn.Sigmoid())), made)
+        assert taught(freeze(teacher_of()), made)
+    # numbers from 0 to 1 may be logits where one class is asked for
+    assert taught(freeze(nn.Sequential(teacher_of(), nn.Sigmoid())), Columns(x, y))
 
 
 # ---------------------------------------------------------------- kept in a file
@@ -917,10 +1012,10 @@ def test_answers_are_kept_for_one_teacher_and_one_set_of_images(tmp_path):
     relabelled = data.like(data.columns[0], torch.zeros(20, dtype=torch.int64))
     assert torch.equal(taught(teacher, relabelled, path).columns[2], first.columns[2])
     for other, images, what in (
-        (freeze(teacher_of(seed=1)), data, "its teacher differ"),
+        (freeze(teacher_of(seed=1)), data, "its teacher differs: give"),
         (teacher, data.take(slice(0, 15)), "its images differ"),
         (teacher, data.take(torch.arange(19, -1, -1)), "its images differ"),
-        (freeze(teacher_of(seed=1)), views(data, 2, Crop(1)), "its teacher and images differ"),
+        (freeze(teacher_of(seed=1)), views(data, 2, Crop(1)), "its teacher and images differ: "),
     ):
         with pytest.raises(ValueError, match=what):
             taught(other, images, path)
@@ -1004,6 +1099,10 @@ def test_classes_are_compared_by_name_where_there_are_names():
             taught(Named(teacher, names), data, classes=ours)
     with pytest.raises(ValueError, match="answers with 4 classes, but there are 5"):
         taught(teacher, data, classes=[*names, "eel"])
+    beyond = data.like(data.columns[0], torch.full((20,), 5))
+    for ours in (names, None):
+        with pytest.raises(ValueError, match="answers with 4 classes, but there are 6"):
+            taught(teacher, beyond, classes=ours)
     with pytest.raises(ValueError, match=r"freeze\(teacher.model\)"):
         taught(Named(teacher_of(), names), data)
 
