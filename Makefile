@@ -33,9 +33,25 @@ evidence-labels: .venv/.run
 evidence-shapes evidence-methods evidence-remedies evidence-students: evidence-%: .venv/.run
 	$(PY) -m ftlearn evidence $* --out ftlearn/bundled/$*.json
 
-# Timings want a quiet machine.
-bench: .venv/.run
-	$(PY) benchmarks/distillation.py
+# Timings want a quiet machine. The peers have an environment of their own. The comparison takes
+# hours in all: each call does MINUTES of it, and the next goes on.
+BENCH := .venv-bench/bin/python
+MINUTES ?= 45
+
+.venv-bench/.built: pyproject.toml
+	@test -x $(BENCH) || $(PYTHON) -m venv .venv-bench
+	$(BENCH) -m pip install --disable-pip-version-check -e ".[bench]"
+	@touch $@
+
+bench: .venv-bench/.built
+	$(BENCH) benchmarks/jobs.py
+	$(BENCH) benchmarks/loop.py
+	$(BENCH) benchmarks/imports.py
+	$(BENCH) benchmarks/distillation.py
+	$(BENCH) benchmarks/growth.py
+	$(BENCH) benchmarks/gpu.py
+	$(BENCH) benchmarks/peers.py --minutes $(MINUTES)
+	$(BENCH) benchmarks/report.py
 
 pretrain: .venv/.run
 	$(PY) -m ftlearn pretrain --out ftlearn/bundled/letters.safetensors

@@ -16,6 +16,7 @@ _PUBLIC = {
     "training": "Step Tick History accumulate train fit evaluate predict train_mode eval_mode "
     "is_frozen accuracy bf16",
     "freezing": "freeze unfreeze report",
+    "store": "stored opened",
     "features": "cache linear_probe nearest_class_mean knn pseudo_labels",
     "rates": "param_groups lr_find",
     "schedules": "constant linear cosine exponential polynomial tanh chain paced warmup cooldown cosine_restarts "
@@ -27,6 +28,8 @@ _PUBLIC = {
     "correlation_distillation binary_distillation hints attention_transfer "
     "relational_distillation mutual_learning Committee",
     "runs": "follow",
+    "speed": "channels_last mixed_precision fused compiled graphed gradient_checkpointing prefetched "
+    "fast cost device_reads side_by_side roofline",
     "finetuned": "finetune FineTuned Prediction",
     "photos": "Preprocess open_image",
     "survey": "audit",

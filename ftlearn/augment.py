@@ -46,6 +46,11 @@ class Augmented(Columns):
         return f"{self.plain!r} under {self.change!r}"
 
     @property
+    def device(self):
+        """Where the batches are."""
+        return self.plain.device
+
+    @property
     def changes(self):
         """What is done to the batches, and from which seeds, in words; the first change first."""
         inner = getattr(self.plain, "changes", ())

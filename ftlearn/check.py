@@ -5,7 +5,7 @@ __all__ = ['planted', 'ex00_1', 'ex00_2', 'ex00_3', 'ex01_1', 'candidates', 'ex0
            'ex03_1', 'ex03_2', 'ex03_3', 'ex04_1', 'ex04_2', 'ex04_3', 'ex04_4', 'ex05_1', 'ex05_2', 'ex05_3', 'ex06_1',
            'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3', 'ex08_1', 'late_loop', 'ex08_2',
            'ex08_3', 'ex09_1', 'ex09_2', 'ex09_3', 'noisy', 'ex10_1', 'offers', 'ex10_2', 'ex10_3', 'ex11_1', 'ex11_2',
-           'ex11_3', 'temperatures', 'ex11_4']
+           'ex11_3', 'temperatures', 'ex11_4', 'ex19_1', 'ex19_2', 'ex19_3']
 
 # %% ../nbs/tools/check.ipynb #check-003
 def _hint(answer, test):
@@ -1733,3 +1733,107 @@ def _points11(answer):
 def ex11_4(answer=None):
     """How far temperature 16 lies behind 1, at one rate and at each its own: two numbers."""
     return _try("11.4", answer, _points11, "it was the rate.")
+
+# %% ../nbs/tools/check.ipynb #check-119
+def _layer19():
+    "The operations and bytes of the layer of exercise 19.1."
+    import torch
+
+    from ftlearn.speed import cost
+
+    layer = torch.nn.Conv2d(64, 128, 3, stride=2, padding=1, bias=False).bfloat16()
+    with torch.no_grad():
+        counted = cost(layer, torch.zeros(32, 64, 16, 16, dtype=torch.bfloat16))
+    return counted.operations, counted.bytes
+
+
+def _count19(answer):
+    found = tuple(int(v) for v in answer)
+    if len(found) != 2:
+        return f"these are {len(found)} numbers: give two, the operations and the bytes."
+    operations, moved = _layer19()
+    if found[0] * 2 == operations:
+        return "a multiplication and an addition are two operations."
+    if found[0] == 4 * operations:
+        return "with a stride of 2 the results have 8 by 8 places, not 16 by 16."
+    if found[0] != operations:
+        return "operations: places of the results, times outputs, times numbers under the kernel, times 2."
+    if found[1] == 2 * moved:
+        return "the operations are right; bfloat16 has two bytes."
+    if found[1] != moved:
+        return (
+            "the operations are right; bytes: the pictures, the kernels and the results, once each."
+        )
+    return ""
+
+
+def ex19_1(answer=None):
+    """`(operations, bytes)` of the forward pass of a convolution."""
+    return _try(
+        "19.1",
+        answer,
+        _count19,
+        "175 operations per byte: compare that with the corner of your roof.",
+    )
+
+# %% ../nbs/tools/check.ipynb #check-122
+_WAITS19 = {
+    7: "an `if` needs the answer",
+    13: "a mask as an index",
+    14: "`min` compares, as an `if` does",
+}
+_QUIET19 = {
+    5: "a loss is a tensor that nobody has looked at yet",
+    11: "`len(x)` is a shape, and shapes are known; the sum stays on the device",
+    12: "a comparison of tensors is a tensor; nobody has asked for its value",
+    15: "it waits, but after the epoch, not in every update",
+}
+
+
+def _lines19(answer):
+    found = {int(line) for line in answer}
+    if wrong := sorted(found - set(_WAITS19)):
+        why = _QUIET19.get(wrong[0], "nothing there asks for a value")
+        return f"line {wrong[0]} does not wait in every update: {why}."
+    if missing := len(set(_WAITS19) - found):
+        return f"{missing} more {'line waits' if missing == 1 else 'lines wait'}."
+    return ""
+
+
+def ex19_2(answer=None):
+    """The set of lines of the loop that wait for the device in every update."""
+    return _try("19.2", answer, _lines19, "; ".join(_WAITS19.values()) + ".")
+
+# %% ../nbs/tools/check.ipynb #check-125
+def _ratio19():
+    "Operations of 10 epochs with the frozen part run anew, over those with it cached."
+    import torch
+
+    from ftlearn.freezing import freeze
+    from ftlearn.losses import cross_entropy
+    from ftlearn.models import glyphnet, split
+    from ftlearn.speed import cost
+
+    body, rest = split(glyphnet(10, weights=None), at="layer3")
+    x, y = torch.zeros(8, 1, 16, 16, dtype=torch.uint8), torch.arange(8)
+    freeze(body)
+    once = cost(body, x).operations
+    h = body(x)
+    learned = cost(lambda: cross_entropy()(rest, h, y)[0].backward()).operations
+    return 10 * (once + learned) / (once + 10 * learned)
+
+
+def _near19(answer):
+    found, right = float(answer), _ratio19()
+    if abs(found / right - 1) < 0.07:
+        return ""
+    if abs(found - 10) < 0.2:
+        return "ten would be right if the rest cost nothing; layer3 costs most of it."
+    if found < 1:
+        return "the run without a cache is the longer one: a ratio above 1."
+    return "count b and r, forward passes of the frozen part and of the rest; training the rest takes 3 r."
+
+
+def ex19_3(answer=None):
+    """How many times as many operations 10 epochs take without a cache."""
+    return _try("19.3", answer, _near19, "counted, within 7 in 100.")

@@ -122,7 +122,15 @@ def _check(path, step, state):
             f"{len(step.after)}: build the step as in that run."
         )
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-012
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-013
+def _lie_alike(optimizer):
+    "Lay an optimizer's memory out as the weights are."
+    for p, memory in optimizer.state.items():
+        for name, t in memory.items():
+            if isinstance(t, torch.Tensor) and t.ndim > 2 and t.shape == p.shape:
+                memory[name] = torch.empty_like(p, dtype=t.dtype).copy_(t)
+
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-014
 def load_checkpoint(path, step):
     """Put a saved run back into a step built the same way.
 
@@ -151,6 +159,7 @@ def load_checkpoint(path, step):
         module.load_state_dict(saved)
     code = [{k: v for k, v in g.items() if callable(v)} for g in step.optimizer.param_groups]
     step.optimizer.load_state_dict(state["optimizer"])
+    _lie_alike(step.optimizer)
     for group, schedules in zip(step.optimizer.param_groups, code, strict=True):
         group.update(schedules)
     for hook, saved in zip(step.after, state["after"], strict=True):

@@ -117,13 +117,13 @@ class Columns:
         """Yield the batches of an epoch as tuples, from batch number `start` on."""
         if start < 0:
             raise ValueError(f"start is {start}: the first batch of an epoch is number 0.")
-        size = self.batch_size
-        rows = order(len(self), self.seed, epoch) if self.shuffle else None
-        if rows is not None:
-            rows = rows.to(self.device, non_blocking=True)
-        for i in range(start * size, self.steps * size, size):
-            at = slice(i, i + size) if rows is None else rows[i : i + size]
-            yield tuple([c[at] for c in self.columns])
+        size, end = self.batch_size, self.steps
+        if not self.shuffle:
+            yield from zip(*[c.split(size)[start:end] for c in self.columns])
+            return
+        rows = order(len(self), self.seed, epoch).to(self.device, non_blocking=True)
+        for at in rows.split(size)[start:end]:
+            yield tuple([c.index_select(0, at) for c in self.columns])
 
     def like(self, *columns, **changes):
         """The same settings, with other columns or changed settings."""

@@ -5,6 +5,7 @@ __all__ = ['cache', 'Unit', 'Describe', 'linear_probe', 'nearest_class_mean', 'N
 
 # %% ../nbs/06_features.ipynb #06-features-012
 import contextlib
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,6 +13,16 @@ from torch.nn import functional as F
 
 from .freezing import fingerprint
 from .models import tap
+from ftlearn.store import (
+    about,
+    check_dtype,
+    filled,
+    marks_after,
+    origin_of,
+    shown,
+    widened,
+    written,
+)
 from .training import inference, is_frozen
 
 # %% ../nbs/06_features.ipynb #06-features-014
@@ -23,17 +34,10 @@ def _tensors(output):
     return [t for value in values for t in _tensors(value)]
 
 # %% ../nbs/06_features.ipynb #06-features-017
-def _run(module, data, column):
-    "Run a module over one column; each output is filled into one tensor, on the device."
-    stores, at = None, 0
-    for batch in data.in_order().batches():
-        outputs = _tensors(module(batch[column]))
-        if stores is None:
-            stores = [o.new_empty(len(data), *o.shape[1:]) for o in outputs]
-        for store, output in zip(stores, outputs, strict=True):
-            store[at : at + len(output)] = output
-        at += len(outputs[0])
-    return stores
+def _answers(module, data, column, start=0):
+    "What a module says to each batch, from batch number `start` on: (examples, tensors)."
+    for batch in data.in_order().batches(start=start):
+        yield len(batch[column]), _tensors(module(batch[column]))
 
 # %% ../nbs/06_features.ipynb #06-features-020
 def _derived(data, module, column, at, count, append):
@@ -52,8 +56,29 @@ def _check_constant(data, who):
             "some versions, cache(body, views(data, k)), or use data.plain."
         )
 
-# %% ../nbs/06_features.ipynb #06-features-024
-def cache(module, data, column=0, append=False, amp=None):
+# %% ../nbs/06_features.ipynb #06-features-025
+def _kept(module, data, column, path, budget, dtype, report):
+    "The outputs for a whole set, in memory or from files; one tensor each."
+    answers = partial(_answers, module, data, column)
+    if path is None:
+        batches = shown(answers(), -(-len(data) // data.batch_size), report)
+        return filled(batches, len(data), budget, dtype)
+    origin = origin_of(module, data, column, dtype)
+    mark = "+".join(m for m in (data.derived.get(column), origin["module"]) if m)
+    return written(path, origin, answers, data, budget, dtype, report, about(data, mark))
+
+# %% ../nbs/06_features.ipynb #06-features-026
+def cache(
+    module,
+    data,
+    column=0,
+    append=False,
+    amp=None,
+    path=None,
+    budget=None,
+    dtype=None,
+    report=True,
+):
     """Run a frozen module over a set once and keep what it says.
 
     Parameters
@@ -67,7 +92,18 @@ def cache(module, data, column=0, append=False, amp=None):
         Keep that column and put the outputs after the last one, as a teacher's logits; else
         the outputs take the column's place, as features do.
     amp : context manager, optional
-        For example `bf16()`.
+        For example `bf16()`; outputs stay in half precision, and arrive in batches as float32.
+    path : str or Path, optional
+        A folder for the outputs, instead of memory. If it has them, they are read and the module
+        does not run; if it has some of them, the rest is computed.
+    budget : float, optional
+        Bytes that the outputs may take in memory; half of what is free if not given. Outputs in
+        files that take more stay there, and batches are read from them, on the CPU.
+    dtype : torch.dtype, optional
+        torch.float16 or torch.bfloat16: floating-point outputs are stored in it, and arrive in
+        batches as float32. If not given, they stay as the module gives them.
+    report : bool
+        Say how far it is, if it takes more than two seconds.
 
     Returns
     -------
@@ -80,6 +116,9 @@ def cache(module, data, column=0, append=False, amp=None):
     ValueError
         If the module is not frozen, the set changes from epoch to epoch, or there is no such
         column.
+    StoreError
+        A ValueError, too. Without a path, after the first batch, if the outputs would take more
+        than the budget; with one, if the folder holds other outputs or has been damaged.
     """
     _check_constant(data, "a cache")
     if not is_frozen(module):
@@ -92,15 +131,25 @@ def cache(module, data, column=0, append=False, amp=None):
             f"There is no column {column}: the set has {len(data.columns)}, "
             f"numbered 0 to {len(data.columns) - 1}."
         )
+    check_dtype(dtype)
     with inference(module), amp or contextlib.nullcontext():
-        outputs = _run(module, data, column)
+        outputs = _kept(module, data, column, path, budget, dtype, report)
+    return _replaced(data, module, column, outputs, append, amp or dtype)
+
+
+def _replaced(data, module, column, outputs, append, narrow):
+    "The set with a module's outputs in the place of a column, or behind the last one."
     at = len(data.columns) if append else column
+    data = data if outputs[0].device == data.device else data.to(outputs[0].device)
     after = [] if append else data.columns[column + 1 :]
     new = data.like(*data.columns[:at], *outputs, *after)
     new.derived = _derived(data, module, column, at, len(outputs), append)
-    return new
+    narrow = [
+        o.dtype if narrow and o.dtype in (torch.float16, torch.bfloat16) else None for o in outputs
+    ]
+    return widened(new, marks_after(getattr(data, "narrow", {}), at, int(not append), narrow))
 
-# %% ../nbs/06_features.ipynb #06-features-044
+# %% ../nbs/06_features.ipynb #06-features-048
 class Unit(nn.Module):
     """Averages features over places and scales them to length one: only the direction is kept."""
 
@@ -108,7 +157,7 @@ class Unit(nn.Module):
         h = h.flatten(2).mean(2) if h.ndim > 3 else h.flatten(1)
         return F.normalize(h.float(), dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-047
+# %% ../nbs/06_features.ipynb #06-features-051
 class Describe(nn.Module):
     """What several depths of a model say: each averaged over places, length one, side by side.
 
@@ -128,7 +177,7 @@ class Describe(nn.Module):
         _, features = self.tap(x)
         return torch.cat([Unit()(features[name]) for name in self.tap.names], dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-050
+# %% ../nbs/06_features.ipynb #06-features-054
 def _labelled(data):
     "Unit features and labels of a cached set, or an error: each class needs an example."
     _check_constant(data, "a head that is fitted at once")
@@ -138,7 +187,7 @@ def _labelled(data):
         raise ValueError(f"Class {min(missing)} has no example: give at least one of each class.")
     return h, y
 
-# %% ../nbs/06_features.ipynb #06-features-053
+# %% ../nbs/06_features.ipynb #06-features-057
 def linear_probe(data, strength=30.0):
     """A linear head by multinomial logistic regression on unit features (scikit-learn's).
 
@@ -178,7 +227,7 @@ def _linear(weight, bias):
     layer.load_state_dict({"weight": weight, "bias": bias})
     return nn.Sequential(Unit(), layer)
 
-# %% ../nbs/06_features.ipynb #06-features-056
+# %% ../nbs/06_features.ipynb #06-features-060
 def nearest_class_mean(data):
     """A linear head that answers with the class whose mean feature is nearest.
 
@@ -189,7 +238,7 @@ def nearest_class_mean(data):
     means = torch.stack([h[y == c].mean(0) for c in range(int(y.max()) + 1)])
     return _linear(means, -means.square().sum(1) / 2)
 
-# %% ../nbs/06_features.ipynb #06-features-060
+# %% ../nbs/06_features.ipynb #06-features-064
 class Neighbours(nn.Module):
     """The votes of the `k` nearest stored features, as logits."""
 
@@ -214,7 +263,7 @@ def knn(data, k=5):
         raise ValueError(f"k is {k}, but there are {len(data)} examples: choose from 1 to that.")
     return Neighbours(Unit()(data.columns[0]), data.columns[1], k)
 
-# %% ../nbs/06_features.ipynb #06-features-063
+# %% ../nbs/06_features.ipynb #06-features-067
 def balanced(guess, rounds=10):
     """Scale soft assignments (n, classes) until every class has about the same total.
 
@@ -225,7 +274,7 @@ def balanced(guess, rounds=10):
         guess = guess / guess.sum(1, keepdim=True)
     return guess
 
-# %% ../nbs/06_features.ipynb #06-features-066
+# %% ../nbs/06_features.ipynb #06-features-070
 def pseudo_labels(pool, rows, rounds=20, sharpness=60.0):
     """Guess the labels of a whole pool from its clusters and a few known labels.
 

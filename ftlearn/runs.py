@@ -254,8 +254,7 @@ def _train_phase(run, done, save, report):
     for tick in progress(ticks, total, title) if report else ticks:
         run.losses[tick.i % data.steps] = tick.loss
         if tick.last:
-            losses = run.losses.tolist()  # the epoch's only read of the device
-            guard.check(losses, tick.epoch)
+            losses = guard.check(run.losses, tick.epoch)
             eval_mode(run.step.modules)
             sizes = [
                 min(data.batch_size, len(data) - i * data.batch_size) for i in range(data.steps)

@@ -12,8 +12,10 @@ from rows_distill import ROWS as DISTILL
 from rows_folder import ROWS as FOLDERS
 from rows_recipes import ROWS as RECIPES
 from rows_schedules import ROWS as SCHEDULES
+from rows_speed import ROWS as SPEED
+from rows_store import ROWS as STORES
 
-ROWS = CORE + FOLDERS + BACKBONES + RECIPES + SCHEDULES + AUGMENT + DISTILL
+ROWS = CORE + FOLDERS + BACKBONES + RECIPES + SCHEDULES + AUGMENT + DISTILL + STORES + SPEED
 
 
 @pytest.mark.parametrize("cause, kind, words, act", ROWS, ids=[row[0] for row in ROWS])

@@ -940,7 +940,8 @@ def test_features_follow_the_logits_and_amp_is_obeyed():
         x, y, t, first, second = next(taught(teacher, made).batches())
         assert (t.shape, first.shape, second.shape) == ((5, 4), (5, 6, 6, 6), (5, 6))
         low = next(taught(teacher, made, amp=bf16("cpu")).batches())[2]
-        assert low.dtype == torch.bfloat16
+        assert torch.equal(low, low.bfloat16().to(low.dtype))  # kept in half, widened in batches
+        assert not torch.equal(t, t.bfloat16().float())
 
 
 @pytest.mark.parametrize("mode", MODES)

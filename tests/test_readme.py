@@ -111,3 +111,30 @@ def test_the_cost_of_a_teacher_is_what_was_measured():
 
     stored = json.loads((ROOT / "benchmarks" / "distillation.json").read_text("utf-8"))
     assert f"takes {stored['cached_over_plain']['median']} of one without" in README
+
+
+def test_the_seconds_are_those_of_the_benchmark():
+    from ftlearn.experiment import stored
+
+    rows = [r for r in stored("speed")["rows"] if r["view"] == "as each comes" and r["epochs"] == 5]
+    seconds = {(r["arm"], r["stage"]): f"{r['seconds']:.1f}" for r in rows}
+    table = README.split("| seconds for 5 epochs |")[1].split("\n\n")[0].splitlines()[2:]
+    assert len(table) == 7
+    for line in table:
+        arm, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        arm = "bare forward pass" if arm == "one bare forward pass" else arm
+        wanted = [seconds.get((arm, stage), "") for stage in ("head", "last", "full")]
+        assert cells == wanted, arm
+
+
+def test_the_cost_of_the_loop_is_what_was_measured():
+    import json
+
+    arms = json.loads((ROOT / "benchmarks" / "loop.json").read_text())["arms"]
+    said = re.search(
+        r"`fit` takes (\S+) of a plain loop, Accelerate (\S+),\s+Lightning (\S+), the Trainer (\S+), fastai ([\d.]+)",
+        README,
+    )
+    names = "fit", "accelerate", "lightning", "trainer", "fastai"
+    ratios = [arms[name]["over_plain"]["median"] for name in names]
+    assert list(said.groups()) == [f"{ratios[0]:.2f}", *[f"{ratio:.1f}" for ratio in ratios[1:]]]
