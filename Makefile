@@ -1,18 +1,20 @@
 # Two commands matter to a reader: `make demo` and `make lab`. Each target builds what it needs.
 PYTHON ?= python3
 WORKERS ?= 2
+PORT ?= 8000
 BIN := .venv/bin
 PY := $(BIN)/python
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb)) $(sort $(wildcard nbs/tools/*.ipynb))
-LINTED := nbs tests benchmarks ftlearn/__init__.py ftlearn/__main__.py
+LINTED := nbs tests benchmarks docs/conf.py docs/_ext ftlearn/__init__.py ftlearn/__main__.py
+SITE := docs/_build/html
 
 # Parallel workers take one thread each: two 2-thread jobs on two cores are ten times slower.
 one_thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo lab test lint sync check wheel evidence evidence-labels evidence-shapes evidence-methods evidence-remedies evidence-students bench pretrain run export format clean
+.PHONY: demo lab test lint sync check docs docs-serve test-web wheel evidence evidence-labels evidence-shapes evidence-methods evidence-remedies evidence-students bench pretrain run export format clean
 .DEFAULT_GOAL := demo
 
-# .venv/.run holds the package alone, .venv/.dev and .venv/.lab add that extra; each is redone
+# .venv/.run holds the package alone; .venv/.dev, .lab, .docs and .web add that extra. Each is redone
 # when pyproject.toml is newer.
 .venv/.%: pyproject.toml
 	@test -x $(PY) || { echo "Building .venv (torch is large; some minutes, once)"; \
@@ -75,7 +77,21 @@ check: .venv/.dev
 	@echo "== 3/3 tests, every notebook, and the wheel in a fresh environment"
 	$(one_thread) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations 10 \
 		--nbval --nbval-current-env --nbval-sanitize-with nbs/_nbval.cfg \
-		--nbval-cell-timeout 300 --ignore tests/test_sync.py tests nbs
+		--nbval-cell-timeout 300 --ignore tests/test_sync.py --ignore tests/web tests nbs
+
+# Offline, from what is stored: no notebook runs. A warning is an error.
+docs: .venv/.docs
+	$(PY) -m sphinx -q -W -n --keep-going -b html docs $(SITE)
+	@echo "the site: $(SITE)/index.html, or make docs-serve"
+
+docs-serve: docs
+	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops it)"
+	@$(PY) -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
+
+# The site and the lessons in a real browser; skipped, with the reason, where none can be had.
+test-web: .venv/.web docs
+	@$(PY) tests/web/browser.py
+	$(one_thread) $(PY) -m pytest -q -n $(WORKERS) --dist load --maxschedchunk 1 --durations 10 -r s tests/web
 
 # The same check of the wheel, with its dependencies downloaded as a user's pip would.
 wheel: .venv/.dev
@@ -95,5 +111,5 @@ format: .venv/.dev
 	$(MAKE) export
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache docs/_build
 	find ftlearn nbs tests -name __pycache__ -prune -exec rm -rf {} +

@@ -37,6 +37,7 @@ _PUBLIC = {
     "backbones": "backbone",
     "checkpoint": "save_checkpoint load_checkpoint",
     "weights": "save_weights load_weights load_into file_sha256 bundled download",
+    "lesson_files": "lessons",
     "explore": "claim house_style show slider table",
 }
 _MODULES = {*_PUBLIC, "doctor", "check", "pretrain", "command"}

@@ -4,7 +4,7 @@
 __all__ = ['Augmented', 'Transforms', 'augment', 'views', 'soft_targets', 'mixup', 'cutmix', 'l2_sp', 'oversample', 'out_of_fold',
            'suspects', 'twins', 'margin']
 
-# %% ../nbs/10_augment.ipynb #10-augment-018
+# %% ../nbs/10_augment.ipynb #10-augment-019
 import numbers
 import re
 from dataclasses import dataclass
@@ -19,13 +19,27 @@ from .features import linear_probe
 from .models import named
 from .training import predict
 
-# %% ../nbs/10_augment.ipynb #10-augment-019
+# %% ../nbs/10_augment.ipynb #10-augment-021
 class Augmented(Columns):
     """A set whose batches are changed on their way out; `augment`, `mixup` and `cutmix` make it.
 
-    `plain` is the set behind it. `evaluate` and `predict` see the plain images, because
-    `in_order()` is the plain set; `like(shuffle=False)` reads changed images in stored order.
-    No column can be replaced, and so nothing can be cached: there is no such column.
+    `evaluate` and `predict` see the plain images, because `in_order()` is the plain set;
+    `like(shuffle=False)` reads changed images in stored order. No column can be replaced, and so
+    nothing can be cached: there is no such column.
+
+    Parameters
+    ----------
+    plain : Columns
+        The set behind it.
+    change : callable
+        `change(batch, random) -> batch`, for example `Transforms`.
+    seed : int
+        As for `augment`.
+
+    Raises
+    ------
+    ValueError
+        If batches are too small for the change.
     """
 
     constant = False  # every epoch has other images
@@ -86,9 +100,15 @@ class Augmented(Columns):
     def _over(self, plain):
         return type(self)(plain, self.change, self.random_seed)
 
-# %% ../nbs/10_augment.ipynb #10-augment-021
+# %% ../nbs/10_augment.ipynb #10-augment-023
 class Transforms(tuple):
-    """Transforms in a row, for the images of a batch; the other columns stay as they are."""
+    """Transforms in a row, for the images of a batch; the other columns stay as they are.
+
+    Parameters
+    ----------
+    transforms : sequence of callables
+        As for `augment`.
+    """
 
     def __call__(self, batch, random):
         x = _images(batch)
@@ -105,7 +125,7 @@ class Transforms(tuple):
     def __repr__(self):
         return ", ".join(map(_named, self))
 
-# %% ../nbs/10_augment.ipynb #10-augment-023
+# %% ../nbs/10_augment.ipynb #10-augment-025
 def _images(batch):
     "The images of a batch, or an error."
     if batch[0].ndim != 4:
@@ -135,7 +155,7 @@ def _named(transform):
     name = getattr(transform, "__name__", None) or repr(transform)
     return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(name.split()))
 
-# %% ../nbs/10_augment.ipynb #10-augment-025
+# %% ../nbs/10_augment.ipynb #10-augment-027
 _ONE_IMAGE = "if it takes one image, as torchvision's do, write Each(...) around it"
 
 
@@ -151,7 +171,7 @@ def _tried(transform, x):
         ) from error
     return _kept(transform, x, new)
 
-# %% ../nbs/10_augment.ipynb #10-augment-027
+# %% ../nbs/10_augment.ipynb #10-augment-029
 def _check_set(data):
     if not hasattr(data, "batches"):
         kind = type(data).__name__
@@ -178,7 +198,7 @@ def _changed(data, change, seed):
     change.trial(next(data.in_order().like(batch_size=2).batches()))
     return new
 
-# %% ../nbs/10_augment.ipynb #10-augment-028
+# %% ../nbs/10_augment.ipynb #10-augment-030
 def augment(data, *transforms, seed=0):
     """Change the images of a set, each differently and every epoch anew.
 
@@ -219,7 +239,7 @@ def augment(data, *transforms, seed=0):
             raise TypeError(f"{what} is no transform: give a callable, such as Affine().")
     return _changed(data, Transforms(transforms), seed)
 
-# %% ../nbs/10_augment.ipynb #10-augment-037
+# %% ../nbs/10_augment.ipynb #10-augment-040
 def views(data, k, *transforms, seed=None):
     """`k` augmented versions of every image, stored: a plain set that can be cached.
 
@@ -261,7 +281,7 @@ def views(data, k, *transforms, seed=None):
     new.derived = dict(data.derived)  # a live teacher's answers are computed from the images
     return new.like(shuffle=data.shuffle)
 
-# %% ../nbs/10_augment.ipynb #10-augment-039
+# %% ../nbs/10_augment.ipynb #10-augment-042
 def _version(data, epoch):
     "The columns of an augmented set in one epoch, in stored order."
     rows = torch.arange(len(data))
@@ -284,7 +304,7 @@ def _plain(data):
     "The set behind all changes."
     return _plain(data.plain) if isinstance(data, Augmented) else data
 
-# %% ../nbs/10_augment.ipynb #10-augment-042
+# %% ../nbs/10_augment.ipynb #10-augment-045
 def soft_targets(y, classes):
     """Labels as probabilities, float32 (n, classes).
 
@@ -326,7 +346,7 @@ def soft_targets(y, classes):
         )
     return y.float()
 
-# %% ../nbs/10_augment.ipynb #10-augment-045
+# %% ../nbs/10_augment.ipynb #10-augment-048
 @dataclass(frozen=True)
 class _Mixup:
     "The change of a batch that `mixup` makes."
@@ -361,7 +381,7 @@ class _Mixup:
         kind = type(self).__name__.strip("_").lower()
         return f"{kind} of {self.classes} classes with alpha {self.alpha:g}"
 
-# %% ../nbs/10_augment.ipynb #10-augment-047
+# %% ../nbs/10_augment.ipynb #10-augment-050
 class _Cutmix(_Mixup):
     "The change of a batch that `cutmix` makes."
 
@@ -377,7 +397,7 @@ class _Cutmix(_Mixup):
         kept = 1 - inside.float().mean((1, 2, 3))
         return torch.where(inside, x[partner], x), self._targets(y, partner, kept)
 
-# %% ../nbs/10_augment.ipynb #10-augment-049
+# %% ../nbs/10_augment.ipynb #10-augment-052
 def mixup(data, classes, alpha=1.0, seed=0):
     """Mix every image with another of its batch, and the labels likewise (Zhang et al., 2018).
 
@@ -408,7 +428,7 @@ def mixup(data, classes, alpha=1.0, seed=0):
     """
     return _mixing(data, _Mixup, classes, alpha, seed)
 
-# %% ../nbs/10_augment.ipynb #10-augment-050
+# %% ../nbs/10_augment.ipynb #10-augment-054
 def cutmix(data, classes, alpha=1.0, seed=0):
     """Paste a box of another image into every image; labels by area (Yun et al., 2019).
 
@@ -434,7 +454,7 @@ def cutmix(data, classes, alpha=1.0, seed=0):
     """
     return _mixing(data, _Cutmix, classes, alpha, seed)
 
-# %% ../nbs/10_augment.ipynb #10-augment-052
+# %% ../nbs/10_augment.ipynb #10-augment-056
 def _mixing(data, kind, classes, alpha, seed):
     "The mixed set, or an error about its labels."
     _check_set(data)
@@ -453,7 +473,7 @@ def _mixing(data, kind, classes, alpha, seed):
             )
     return _changed(data, kind(int(classes), alpha), seed)
 
-# %% ../nbs/10_augment.ipynb #10-augment-081
+# %% ../nbs/10_augment.ipynb #10-augment-088
 def l2_sp(objective, model, strength, new=()):
     """An objective plus a pull of every weight to where it is now (L2-SP, Li et al., 2018).
 
@@ -492,7 +512,7 @@ def l2_sp(objective, model, strength, new=()):
     names = [new] if isinstance(new, str) else new
     return _Pulled(objective, model, strength, [f"{named(model, name)}." for name in names])
 
-# %% ../nbs/10_augment.ipynb #10-augment-083
+# %% ../nbs/10_augment.ipynb #10-augment-090
 class _Pulled(nn.Module):
     "An objective, and how far a model is from where it began."
 
@@ -528,7 +548,7 @@ class _Pulled(nn.Module):
             self.start[name] = old = old.to(p.device)
         return old
 
-# %% ../nbs/10_augment.ipynb #10-augment-085
+# %% ../nbs/10_augment.ipynb #10-augment-092
 def _reached(self, loss, parameters):
     "Whether the objective alone reaches each parameter; asked again when others learn."
     if not loss.requires_grad:
@@ -542,7 +562,7 @@ def _reached(self, loss, parameters):
 
 _Pulled._reached = _reached
 
-# %% ../nbs/10_augment.ipynb #10-augment-095
+# %% ../nbs/10_augment.ipynb #10-augment-103
 def _class_numbers(data, what):
     "Column 1 as class numbers, or an error."
     _check_set(data)
@@ -556,7 +576,7 @@ def _class_numbers(data, what):
         )
     return y
 
-
+# %% ../nbs/10_augment.ipynb #10-augment-105
 def oversample(data):
     """Repeat the rows of rare classes until every class has as many as the largest.
 
@@ -585,7 +605,7 @@ def oversample(data):
     most = max(map(len, rows))
     return data.take(torch.cat([r.repeat(-(-most // len(r)))[:most] for r in rows]))
 
-# %% ../nbs/10_augment.ipynb #10-augment-106
+# %% ../nbs/10_augment.ipynb #10-augment-118
 def _folds(y, folds, groups, seed):
     "The fold of every row; each class is dealt out evenly, and groups stay together."
     if groups is None:
@@ -606,7 +626,7 @@ def _folds(y, folds, groups, seed):
     )
     return first.argsort().argsort()[group] % folds
 
-# %% ../nbs/10_augment.ipynb #10-augment-109
+# %% ../nbs/10_augment.ipynb #10-augment-122
 def out_of_fold(data, fit=linear_probe, folds=5, seed=0, groups=None):
     """Logits for every row from a model that was trained without it.
 
@@ -657,7 +677,7 @@ def out_of_fold(data, fit=linear_probe, folds=5, seed=0, groups=None):
         )
     return z
 
-# %% ../nbs/10_augment.ipynb #10-augment-111
+# %% ../nbs/10_augment.ipynb #10-augment-124
 def suspects(data, fit=linear_probe, folds=5, seed=0, groups=None):
     """All rows, those first whose label surprises a model trained without them most.
 
@@ -683,7 +703,7 @@ def suspects(data, fit=linear_probe, folds=5, seed=0, groups=None):
     loss = F.cross_entropy(z, data.columns[1], reduction="none")
     return loss.argsort(descending=True, stable=True)
 
-# %% ../nbs/10_augment.ipynb #10-augment-135
+# %% ../nbs/10_augment.ipynb #10-augment-156
 def _unit(x):
     "Images as rows with mean zero and length one; those of one value are zero."
     x = x.flatten(1).float()
@@ -706,7 +726,7 @@ def _nearest(x, others, shift, size=1024):
                 best = torch.maximum(like, best)
     return best, who
 
-# %% ../nbs/10_augment.ipynb #10-augment-137
+# %% ../nbs/10_augment.ipynb #10-augment-158
 def twins(data, other, shift=1):
     """Every image of a set with the one of another set that it looks most like, most alike first.
 
@@ -741,7 +761,7 @@ def twins(data, other, shift=1):
     rows = likeness.argsort(descending=True, stable=True)
     return rows, partners[rows], likeness[rows]
 
-# %% ../nbs/10_augment.ipynb #10-augment-139
+# %% ../nbs/10_augment.ipynb #10-augment-160
 def _pictures(data, other, shift):
     "The images of two sets that can be compared, or an error."
     for some in (data, other):
@@ -763,7 +783,7 @@ def _pictures(data, other, shift):
         raise ValueError(f"shift is {shift!r}: give a whole number of pixels from 0 to {most}.")
     return x, y
 
-# %% ../nbs/10_augment.ipynb #10-augment-152
+# %% ../nbs/10_augment.ipynb #10-augment-173
 def margin(z):
     """How far the best answer is ahead of the second best (Scheffer et al., 2001).
 

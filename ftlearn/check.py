@@ -5,7 +5,7 @@ __all__ = ['planted', 'ex00_1', 'ex00_2', 'ex00_3', 'ex01_1', 'candidates', 'ex0
            'ex03_1', 'ex03_2', 'ex03_3', 'ex04_1', 'ex04_2', 'ex04_3', 'ex04_4', 'ex05_1', 'ex05_2', 'ex05_3', 'ex06_1',
            'ex06_2', 'ex06_3', 'ex06_4', 'ex07_1', 'ex07_2', 'sweep', 'ex07_3', 'ex08_1', 'late_loop', 'ex08_2',
            'ex08_3', 'ex09_1', 'ex09_2', 'ex09_3', 'noisy', 'ex10_1', 'offers', 'ex10_2', 'ex10_3', 'ex11_1', 'ex11_2',
-           'ex11_3', 'temperatures', 'ex11_4', 'ex19_1', 'ex19_2', 'ex19_3']
+           'ex11_3', 'temperatures', 'ex11_4', 'ex19_1', 'ex19_2', 'ex19_3', 'exindex_1', 'exindex_2', 'exindex_3']
 
 # %% ../nbs/tools/check.ipynb #check-003
 def _hint(answer, test):
@@ -1837,3 +1837,100 @@ def _near19(answer):
 def ex19_3(answer=None):
     """How many times as many operations 10 epochs take without a cache."""
     return _try("19.3", answer, _near19, "counted, within 7 in 100.")
+
+# %% ../nbs/tools/check.ipynb #check-128
+def _catches_up_index(answer):
+    from ftlearn.labels import BUDGETS, stored, summary
+
+    cells, found = summary(stored()["rows"]), float(answer)
+    if found not in BUDGETS:
+        return "the table has columns for 1, 5, 10 and 20 labels per class: give one of them."
+    goal, here = cells["probe", 1][0], cells["from scratch", int(found)][0]
+    if here < goal:
+        return f"with {int(found)} it reads {here:.3f} of them, and the probe {goal:.3f} with one."
+    if any(k < found and cells["from scratch", k][0] >= goal for k in BUDGETS):
+        return "with so many it reads as many, but fewer are enough."
+    return ""
+
+
+def exindex_1(answer=None):
+    """Labels per class that random weights need for what a probe reads with one."""
+    praise = "pretraining was worth ten times the labels here, at this end of the table."
+    return _try("index.1", answer, _catches_up_index, praise)
+
+# %% ../nbs/tools/check.ipynb #check-130
+def _reader_index():
+    "A small network in training mode, a shuffled set, and the rows that it reads wrongly."
+    import torch
+
+    from ftlearn.data import Columns
+    from ftlearn.models import glyphnet
+    from ftlearn.training import predict
+
+    torch.manual_seed(0)
+    model = glyphnet(10, None, widths=(4, 8, 8))
+    torch.nn.init.normal_(model.head[2].weight)
+    x, y = torch.randint(17, (60, 1, 8, 8), dtype=torch.uint8), torch.zeros(60, dtype=torch.int64)
+    model.train()(x)  # moves the batch statistics
+    read = predict(model, Columns(x, y)).argmax(1)
+    y = torch.where(torch.arange(60) % 3 == 0, (read + 1) % 10, read)
+    return model, Columns(x, y, batch_size=7, shuffle=True), set(range(0, 60, 3))
+
+# %% ../nbs/tools/check.ipynb #check-131
+def _wrong_index(answer):
+    from ftlearn.freezing import fingerprint
+
+    model, data, right = _reader_index()
+    before, bits = [part.training for part in model.modules()], fingerprint(model)
+    found = answer(model, data)
+    if fingerprint(model) != bits:
+        return "your function has changed the model: in training mode batch statistics move."
+    if [part.training for part in model.modules()] != before:
+        return "the model came back in another mode: predict leaves it as it was found."
+    if getattr(found, "ndim", 1) == 0 or isinstance(found, (int, float)):
+        return "that is one number: give the rows, not how many they are."
+    return _rows_hint_index(_rows_of(found), right)
+
+
+def _rows_hint_index(rows, right):
+    if rows == set(range(60)) - right:
+        return "these are the digits that it reads rightly."
+    if rows != right:
+        return (
+            f"of the {len(right)} rows that it reads wrongly you name {len(rows & right)}, and "
+            f"{len(rows - right)} others: is your order that of the columns? This set is shuffled."
+        )
+    return ""
+
+
+def exindex_2(answer=None):
+    """`wrong(model, data)`: the row numbers of what a model reads wrongly."""
+    praise = "the rows, and the model as it was found."
+    return _try("index.2", answer, _wrong_index, praise)
+
+# %% ../nbs/tools/check.ipynb #check-132
+def _single_draw_index(answer):
+    from ftlearn.labels import stored, summary
+
+    half, draws = summary(stored()["rows"])["probe", 5][1:]
+    found, deviation = float(answer), half * draws**0.5 / 1.984  # Student's t, 99 degrees
+    near = lambda value: abs(found / value - 1) < 0.2
+    if near(2 * deviation):
+        return ""
+    if near(half):
+        return "that is how far the mean of 100 draws may be off; one draw varies more."
+    if near(half / draws**0.5):
+        return "a single draw is less certain than the mean of 100, not more: the root goes the other way."
+    if near(deviation):
+        return "one standard deviation holds two draws of three; 19 of 20 need about two."
+    if near(4 * deviation):
+        return "that is the whole width: give half of it, what stands behind the ±."
+    if near(200 * deviation):
+        return "that is in points: give a share of one, as the table does."
+    return "the table's ± shrinks with the root of the number of draws, which stands in brackets."
+
+
+def exindex_3(answer=None):
+    """How far one draw of the probe with five labels per class is from the mean, 19 times of 20."""
+    praise = "about ten times the interval of the mean: one run of your own says little."
+    return _try("index.3", answer, _single_draw_index, praise)

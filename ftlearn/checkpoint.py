@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from .weights import check_fit, writing
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-003
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-004
 def _pack(value, tensors):
     "A JSON form of nested dicts, lists and numbers; tensors go into `tensors` by number."
     if isinstance(value, torch.Tensor):
@@ -40,7 +40,7 @@ def _unpack(value, tensors):
         return {k: _unpack(v, tensors) for k, v in content}
     return {"list": list, "tuple": tuple}[kind](_unpack(v, tensors) for v in content)
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-006
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-007
 def _trainable(step):
     return [name for name, p in step.modules.named_parameters() if p.requires_grad]
 
@@ -58,6 +58,11 @@ def save_checkpoint(path, step, done):
     step : Step
     done : int
         Updates done so far: `tick.i + 1`.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If the folder is not there, or the path is that of a folder.
     """
     tensors = {}
     state = dict(
@@ -73,9 +78,15 @@ def save_checkpoint(path, step, done):
     with writing(path) as beside:
         save_file(tensors, beside, metadata={"ftlearn checkpoint": text})
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-008
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-009
 def read_checkpoint(path):
-    """Everything that a checkpoint holds, as nested dicts; one sentence if it cannot be read."""
+    """Everything that a checkpoint holds, as nested dicts, lists, numbers and tensors.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is damaged or no checkpoint.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -94,7 +105,7 @@ def read_checkpoint(path):
         raise ValueError(f"{path} holds weights but is no checkpoint: load it with load_weights.")
     return _unpack(json.loads(text), tensors)
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-010
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-011
 def _check(path, step, state):
     "Refuse a checkpoint of another phase or another optimizer, before anything is changed."
     here, there = set(_trainable(step)), set(state["trainable"])
@@ -130,7 +141,7 @@ def _lie_alike(optimizer):
             if isinstance(t, torch.Tensor) and t.ndim > 2 and t.shape == p.shape:
                 memory[name] = torch.empty_like(p, dtype=t.dtype).copy_(t)
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-014
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-015
 def load_checkpoint(path, step):
     """Put a saved run back into a step built the same way.
 

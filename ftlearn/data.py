@@ -3,25 +3,45 @@
 # %% auto #0
 __all__ = ['generator', 'order', 'Columns', 'overlap', 'HeldOut']
 
-# %% ../nbs/00_data.ipynb #00-data-016
+# %% ../nbs/00_data.ipynb #00-data-017
 import copy
 import numbers
 
 import numpy as np
 import torch
 
-# %% ../nbs/00_data.ipynb #00-data-018
+# %% ../nbs/00_data.ipynb #00-data-021
 def generator(*key):
-    """A CPU random generator that is a pure function of non-negative integers: (seed, epoch)."""
+    """A CPU random generator that is a pure function of its key.
+
+    Parameters
+    ----------
+    *key : non-negative integers, such as a seed and an epoch
+
+    Returns
+    -------
+    torch.Generator
+    """
     mixed = np.random.SeedSequence(len(key), spawn_key=key)
     return torch.Generator().manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
 
-# %% ../nbs/00_data.ipynb #00-data-021
+# %% ../nbs/00_data.ipynb #00-data-025
 def order(examples, seed=0, epoch=0):
-    """The order of one epoch, int64 of shape (examples,): a pure function of its arguments."""
+    """The order of one epoch: a pure function of its arguments.
+
+    Parameters
+    ----------
+    examples : how many there are
+    seed, epoch : non-negative integers
+
+    Returns
+    -------
+    Tensor
+        Every row number once, int64 of shape (examples,).
+    """
     return torch.randperm(examples, generator=generator(seed, epoch))
 
-# %% ../nbs/00_data.ipynb #00-data-027
+# %% ../nbs/00_data.ipynb #00-data-031
 def _tensor(column, i):
     "A column as a tensor, or an error that names it."
     try:
@@ -32,7 +52,7 @@ def _tensor(column, i):
             f"Column {i} is a {kind} that does not become a tensor: give numbers of one shape."
         ) from error
 
-# %% ../nbs/00_data.ipynb #00-data-028
+# %% ../nbs/00_data.ipynb #00-data-032
 def _checked(columns):
     "The columns as tensors of one length, or an error that names the odd one."
     columns = tuple(_tensor(c, i) for i, c in enumerate(columns))
@@ -52,7 +72,7 @@ def _checked(columns):
             )
     return columns
 
-# %% ../nbs/00_data.ipynb #00-data-031
+# %% ../nbs/00_data.ipynb #00-data-035
 def _checked_size(batch_size):
     "The batch size as an int, or an error."
     whole = isinstance(batch_size, numbers.Integral) and not isinstance(batch_size, bool)
@@ -60,14 +80,14 @@ def _checked_size(batch_size):
         raise ValueError(f"batch_size is {batch_size!r}: give a whole number of at least 1.")
     return int(batch_size)
 
-# %% ../nbs/00_data.ipynb #00-data-037
+# %% ../nbs/00_data.ipynb #00-data-041
 def _steps(examples, size, shuffle):
     "Batches per epoch; a single example left over by a shuffled one is not a batch."
     full, rest = divmod(examples, size)
     alone = shuffle and rest == 1 and full > 0
     return full + (rest > 0) - alone
 
-# %% ../nbs/00_data.ipynb #00-data-041
+# %% ../nbs/00_data.ipynb #00-data-045
 class Columns:
     """A data set: tensors of equal length that stay on their device.
 
@@ -83,6 +103,12 @@ class Columns:
         sits that epoch out: batch normalisation cannot train on a batch of one.
     seed : int
         The order is a pure function of (seed, epoch).
+
+    Attributes
+    ----------
+    columns : tuple of Tensor
+    derived : dict
+        Which columns a network computed, and which network (see `ftlearn.features.cache`).
 
     Raises
     ------
@@ -105,7 +131,7 @@ class Columns:
 
     @property
     def device(self):
-        """Where the columns live."""
+        """The device that the columns are on."""
         return self.columns[0].device
 
     @property
@@ -114,7 +140,7 @@ class Columns:
         return _steps(len(self), self.batch_size, self.shuffle)
 
     def batches(self, epoch=0, start=0):
-        """Yield the batches of an epoch as tuples, from batch number `start` on."""
+        """Yield the batches of an epoch, tuples of a tensor per column, from batch `start` on."""
         if start < 0:
             raise ValueError(f"start is {start}: the first batch of an epoch is number 0.")
         size, end = self.batch_size, self.steps
@@ -126,7 +152,7 @@ class Columns:
             yield tuple([c.index_select(0, at) for c in self.columns])
 
     def like(self, *columns, **changes):
-        """The same settings, with other columns or changed settings."""
+        """A set with the same settings, with other columns or changed settings."""
         new = copy.copy(self)
         new.columns = _checked(columns) if columns else self.columns
         new.derived = dict(self.derived)
@@ -149,15 +175,26 @@ class Columns:
         """The same set on another device."""
         return self.like(*[c.to(device) for c in self.columns])
 
-# %% ../nbs/00_data.ipynb #00-data-053
+# %% ../nbs/00_data.ipynb #00-data-057
 def _row_bytes(column, dtype):
     "Each row of a column as bytes, after conversion to one type of number."
     column = column.detach().cpu().to(dtype) + 0  # -0.0 becomes 0.0
     return [row.tobytes() for row in column.numpy()]
 
-# %% ../nbs/00_data.ipynb #00-data-054
+# %% ../nbs/00_data.ipynb #00-data-059
 def overlap(data, other):
-    """Rows of `data` whose input occurs in `other`, value for value: int64 indices."""
+    """Rows of a set whose input occurs in another, value for value.
+
+    Parameters
+    ----------
+    data, other : Columns
+        Column 0 is compared, whatever the types of the numbers; rows on any device.
+
+    Returns
+    -------
+    Tensor
+        Row numbers of `data`, int64 of shape (copies,).
+    """
     ours, theirs = data.columns[0], other.columns[0]
     dtype = torch.promote_types(ours.dtype, theirs.dtype)
     dtype = torch.float32 if dtype == torch.bfloat16 else dtype  # numpy has no bfloat16
@@ -165,7 +202,7 @@ def overlap(data, other):
     found = [i for i, row in enumerate(_row_bytes(ours, dtype)) if row in seen]
     return torch.tensor(found, dtype=torch.int64)
 
-# %% ../nbs/00_data.ipynb #00-data-077
+# %% ../nbs/00_data.ipynb #00-data-089
 class HeldOut(Columns):
     """A test set behind a guard: it counts how often it was read and says so beside every score.
 
@@ -174,6 +211,10 @@ class HeldOut(Columns):
     *columns, **settings : as for `Columns`
     quiet : bool
         Count, but print nothing; for code that prints the count itself.
+
+    References
+    ----------
+    C. Dwork and others, *The reusable holdout*, 2015.
     """
 
     def __init__(self, *columns, quiet=False, **settings):

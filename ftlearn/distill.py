@@ -5,7 +5,7 @@ __all__ = ['knowledge_distillation', 'logit_matching', 'decoupled_distillation',
            'binary_distillation', 'taught', 'hints', 'attention_transfer', 'relational_distillation', 'Committee',
            'mutual_learning']
 
-# %% ../nbs/11_distill.ipynb #11-distill-030
+# %% ../nbs/11_distill.ipynb #11-distill-031
 import contextlib
 import hashlib
 import math
@@ -26,13 +26,13 @@ from .models import tap
 from .training import inference, is_frozen
 from .weights import load_weights, save_weights
 
-# %% ../nbs/11_distill.ipynb #11-distill-032
+# %% ../nbs/11_distill.ipynb #11-distill-033
 def _kl(z, t):
     "KL(teacher || student) of two sets of logits, in nats: a mean over the rows."
     log_q, log_p = z.log_softmax(1), t.log_softmax(1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
-# %% ../nbs/11_distill.ipynb #11-distill-036
+# %% ../nbs/11_distill.ipynb #11-distill-037
 def _pair(z, t):
     "Student's and teacher's logits in one precision, the teacher's without gradient; or an error."
     if t is None:
@@ -57,7 +57,7 @@ def _objective(term):
 
     return objective
 
-# %% ../nbs/11_distill.ipynb #11-distill-038
+# %% ../nbs/11_distill.ipynb #11-distill-039
 def _labels(z, y, weight):
     "`weight` times the cross-entropy; a row labelled -1 has no label and adds nothing."
     if weight == 0:
@@ -68,7 +68,7 @@ def _labels(z, y, weight):
         raise ValueError(_explain(z, y, None, error)) from error
     return weight * total / len(z)
 
-# %% ../nbs/11_distill.ipynb #11-distill-042
+# %% ../nbs/11_distill.ipynb #11-distill-043
 def _check(temperature=1.0, alpha=1.0, **strengths):
     "Refuse settings that are out of range."
     if not isinstance(temperature, numbers.Real) or not 0 < temperature < math.inf:
@@ -79,9 +79,9 @@ def _check(temperature=1.0, alpha=1.0, **strengths):
         if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
             raise ValueError(f"{name} is {value!r}: give a finite number of at least 0.")
 
-# %% ../nbs/11_distill.ipynb #11-distill-044
+# %% ../nbs/11_distill.ipynb #11-distill-045
 def knowledge_distillation(temperature=4.0, alpha=0.9):
-    """Objective of soft targets: (1 - alpha) CE(y, z) + alpha T² KL(p(t / T) || p(z / T)).
+    """Objective of soft targets: (1 - alpha) CE(y, z) + alpha T² KL(p(t / T) ‖ p(z / T)).
 
     Hinton, Vinyals and Dean, 2015; p is the softmax. T² keeps the scale of the gradient when the
     temperature changes.
@@ -112,12 +112,22 @@ def knowledge_distillation(temperature=4.0, alpha=0.9):
 
     return _objective(term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-054
+# %% ../nbs/11_distill.ipynb #11-distill-055
 def logit_matching(alpha=1.0):
-    """Objective of logit regression: (1 - alpha) CE(y, z) + alpha ½ |z - t|², a mean over examples.
+    """Objective of logit regression: (1 - alpha) CE(y, z) + alpha ½ ‖z - t‖², a mean over examples.
 
     Ba and Caruana, 2014. With logits that sum to zero, soft targets at a high temperature are
-    this divided by the number of classes. Parameters and result as for `knowledge_distillation`.
+    this divided by the number of classes.
+
+    Parameters
+    ----------
+    alpha : float from 0 to 1
+        The teacher's share of the loss.
+
+    Returns
+    -------
+    objective : callable
+        As from `knowledge_distillation`, which also raises the same errors.
     """
     _check(alpha=alpha)
 
@@ -126,7 +136,7 @@ def logit_matching(alpha=1.0):
 
     return _objective(term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-058
+# %% ../nbs/11_distill.ipynb #11-distill-059
 def _apart(z, y):
     "Two sets of logits: the label's class against all others, and the others among themselves."
     own, k = z.gather(1, y[:, None]), torch.arange(z.shape[1] - 1, device=z.device)
@@ -135,15 +145,24 @@ def _apart(z, y):
 
 
 def decoupled_distillation(temperature=4.0, target=1.0, others=8.0):
-    """Objective of DKD: CE(y, z) + T² (target KL(b(t) || b(z)) + others KL(q(t) || q(z))).
+    """Objective of DKD: CE(y, z) + T² (target KL(b(t) ‖ b(z)) + others KL(q(t) ‖ q(z))).
 
     Zhao et al., 2022, where the weights are called alpha and beta. b is the probability of the
     label's class and of all others together, q that of each other class among them, all at
     temperature T. The paper raises the weights over the first epochs; a schedule of the rate
     with a warm-up does much the same.
 
-    Parameters and result as for `knowledge_distillation`, but labels are class numbers; where
-    there is none, -1, the teacher's answer takes the label's place in b and q.
+    Parameters
+    ----------
+    temperature : float above 0
+    target, others : float of at least 0
+        Weights of the two parts.
+
+    Returns
+    -------
+    objective : callable
+        As from `knowledge_distillation`, which also raises the same errors; but labels are class
+        numbers. Where there is none, -1, the teacher's answer takes its place in b and q.
     """
     _check(temperature, target=target, others=others)
 
@@ -157,7 +176,7 @@ def decoupled_distillation(temperature=4.0, target=1.0, others=8.0):
 
     return _objective(term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-062
+# %% ../nbs/11_distill.ipynb #11-distill-063
 def _uncorrelated(p, q):
     "One minus the correlation of two rows, a mean over all rows; it fades where p is flat."
     floor = 0.01 * p.detach().norm(dim=1).clamp(min=1e-6)
@@ -175,7 +194,16 @@ def correlation_distillation(temperature=1.0, inter=1.0, intra=1.0):
     over the examples of the batch. Where the student's vary by less than a hundredth, as after
     a head of zeros, r fades to zero, because its gradient has no bound there.
 
-    Parameters and result as for `knowledge_distillation`.
+    Parameters
+    ----------
+    temperature : float above 0
+    inter, intra : float of at least 0
+        Weights of the two correlations.
+
+    Returns
+    -------
+    objective : callable
+        As from `knowledge_distillation`, which also raises the same errors.
     """
     _check(temperature, inter=inter, intra=intra)
 
@@ -186,7 +214,7 @@ def correlation_distillation(temperature=1.0, inter=1.0, intra=1.0):
 
     return _objective(term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-066
+# %% ../nbs/11_distill.ipynb #11-distill-067
 def _yes_or_no(z, y, weight):
     "`weight` times the binary cross-entropy of labels from 0 to 1."
     if weight == 0:
@@ -200,13 +228,24 @@ def _yes_or_no(z, y, weight):
         )
     return weight * loss.where(inside, math.nan)
 
-# %% ../nbs/11_distill.ipynb #11-distill-068
+# %% ../nbs/11_distill.ipynb #11-distill-069
 def binary_distillation(temperature=1.0, alpha=0.9):
     """Objective of soft targets for yes-or-no questions: the formula of Hinton et al., for each.
 
-    (1 - alpha) BCE(y, z) + alpha T² KL(s(t / T) || s(z / T)), s the sigmoid and its complement; a
-    mean over examples and questions. `y` are floats from 0 to 1 of the logits' shape, (examples,
-    questions). Parameters and result as for `knowledge_distillation`.
+    (1 - alpha) BCE(y, z) + alpha T² KL(s(t / T) ‖ s(z / T)), s the sigmoid and its complement; a
+    mean over examples and questions.
+
+    Parameters
+    ----------
+    temperature : float above 0
+    alpha : float from 0 to 1
+        The teacher's share of the loss. At 1 the labels are not read.
+
+    Returns
+    -------
+    objective : callable
+        As from `knowledge_distillation`, which also raises the same errors; but `y` are floats
+        from 0 to 1 of the logits' shape, (examples, questions).
     """
     _check(temperature, alpha)
 
@@ -217,7 +256,7 @@ def binary_distillation(temperature=1.0, alpha=0.9):
 
     return _objective(term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-072
+# %% ../nbs/11_distill.ipynb #11-distill-073
 def _teacher(teacher, classes):
     "The teacher's module, frozen and with the student's classes; or an error."
     model = teacher if isinstance(teacher, nn.Module) else getattr(teacher, "model", None)
@@ -245,7 +284,7 @@ def _same_classes(theirs, ours):
                 f"student ({len(ours)}): both need the same classes in one order."
             )
 
-# %% ../nbs/11_distill.ipynb #11-distill-074
+# %% ../nbs/11_distill.ipynb #11-distill-075
 def _check_classes(t, y, classes):
     "Refuse a teacher with another number of classes than the student's, or fewer than the labels'."
     numbered = not y.is_floating_point() and y.ndim == 1
@@ -257,7 +296,7 @@ def _check_classes(t, y, classes):
             "the student's classes, so fine-tune it on them first."
         )
 
-# %% ../nbs/11_distill.ipynb #11-distill-076
+# %% ../nbs/11_distill.ipynb #11-distill-077
 def _check_answers(t, y, classes):
     "Refuse answers of a teacher that are no logits for these classes."
     if t.ndim != 2 or not t.is_floating_point():
@@ -282,7 +321,7 @@ def _check_answers(t, y, classes):
         )
     _check_classes(t, y, classes)
 
-# %% ../nbs/11_distill.ipynb #11-distill-078
+# %% ../nbs/11_distill.ipynb #11-distill-079
 def _check_set(data):
     "Refuse what cannot be taught, before the teacher is asked."
     if not hasattr(data, "batches"):
@@ -304,7 +343,7 @@ def _check_set(data):
             "teacher's: for several teachers, taught(freeze(Committee(a, b)), data)."
         )
 
-# %% ../nbs/11_distill.ipynb #11-distill-080
+# %% ../nbs/11_distill.ipynb #11-distill-081
 def _check_path(data, path):
     "Refuse a path that cannot keep answers about this set."
     if path is None:
@@ -317,7 +356,7 @@ def _check_path(data, path):
     if Path(path).suffix != ".safetensors" or not Path(path).parent.is_dir():
         raise ValueError(f"{path}: give a name that ends in .safetensors, in a folder that exists.")
 
-# %% ../nbs/11_distill.ipynb #11-distill-082
+# %% ../nbs/11_distill.ipynb #11-distill-083
 class _Asked:
     "The change of a batch that adds what a teacher says about its images as they are now."
 
@@ -340,7 +379,7 @@ class _Asking(Augmented):
         super().__init__(plain, change, seed)
         self.derived = {len(self.columns): change.mark}
 
-# %% ../nbs/11_distill.ipynb #11-distill-084
+# %% ../nbs/11_distill.ipynb #11-distill-085
 def _digest(data):
     "SHA-256 of what the model reads, in stored order."
     digest = hashlib.sha256()
@@ -362,7 +401,7 @@ def _same(old, new):
         a.shape == b.shape and (a - b).abs().max() <= 0.02 * b.abs().max() for a, b in pairs
     )
 
-# %% ../nbs/11_distill.ipynb #11-distill-085
+# %% ../nbs/11_distill.ipynb #11-distill-087
 def _read(path, ask, data):
     "The set with the answers of a file; refused if they are another teacher's or to other images."
     found, card = load_weights(path)
@@ -387,7 +426,7 @@ def _write(path, new, width, ask):
     columns = {str(i): c for i, c in enumerate(new.columns[width:])}
     save_weights(path, columns, _marks(ask.teacher, new))
 
-# %% ../nbs/11_distill.ipynb #11-distill-087
+# %% ../nbs/11_distill.ipynb #11-distill-089
 def taught(teacher, data, path=None, classes=None, amp=None):
     """A set whose batches end with the teacher's logits: (x, y, ..., t).
 
@@ -408,10 +447,12 @@ def taught(teacher, data, path=None, classes=None, amp=None):
     classes : list of str, optional
         What the student answers with; compared with the `classes` of a FineTuned.
     amp : context manager, optional
+        Such as `bf16()`, around the teacher.
 
     Returns
     -------
     data : Columns or Augmented
+        The given columns, then the teacher's logits, (examples, classes), and its features.
 
     Raises
     ------
@@ -437,7 +478,7 @@ def taught(teacher, data, path=None, classes=None, amp=None):
         _write(path, new, width, ask)
     return new
 
-# %% ../nbs/11_distill.ipynb #11-distill-107
+# %% ../nbs/11_distill.ipynb #11-distill-109
 def _grid(h):
     "Features as a grid, (n, channels, rows, columns)."
     if h.ndim == 2:
@@ -453,7 +494,7 @@ def _grid(h):
         "and no square of tokens (n, tokens, c), with or without a class token: reshape them."
     )
 
-# %% ../nbs/11_distill.ipynb #11-distill-108
+# %% ../nbs/11_distill.ipynb #11-distill-111
 def _aligned(h, g):
     "Two features as grids of the same places, in one precision."
     h, g = _grid(h), _grid(g.detach())
@@ -462,7 +503,7 @@ def _aligned(h, g):
     pooled = lambda v: v if list(v.shape[2:]) == size else F.adaptive_avg_pool2d(v, size)
     return pooled(h), pooled(g.to(h.dtype))
 
-# %% ../nbs/11_distill.ipynb #11-distill-112
+# %% ../nbs/11_distill.ipynb #11-distill-115
 class _Listening(nn.Module):
     "A model that remembers what some of its modules said last."
 
@@ -492,7 +533,7 @@ class _Features(nn.Module):
             loss = loss + self.term(project(h), g)
         return loss, pred
 
-# %% ../nbs/11_distill.ipynb #11-distill-114
+# %% ../nbs/11_distill.ipynb #11-distill-117
 def _check_features(data, batch, count):
     "Refuse a set whose first column of features is the teacher's logits."
     logits = min((i for i in getattr(data, "derived", {}) if i > 1), default=None)
@@ -503,7 +544,7 @@ def _check_features(data, batch, count):
             "taught(freeze(tap(teacher, names)), data)."
         )
 
-# %% ../nbs/11_distill.ipynb #11-distill-116
+# %% ../nbs/11_distill.ipynb #11-distill-119
 def hints(objective, model, at, data, strength=1.0):
     """An objective plus strength · mean (r(h) - g)², with a learned projector r (FitNets).
 
@@ -524,13 +565,13 @@ def hints(objective, model, at, data, strength=1.0):
         one for each of `at`. Grids (n, channels, rows, columns), vectors (n, channels) or tokens
         (n, tokens, channels); the finer grid is averaged down. torchvision's Swin has its
         channels last, which no shape shows: take its features from the module `permute`.
-    strength : float
+    strength : float of at least 0
 
     Returns
     -------
     objective : nn.Module
-        The optimizer has to hold its parameters too: [*model.parameters(),
-        *objective.parameters()].
+        The optimizer has to hold its parameters too:
+        ``[*model.parameters(), *objective.parameters()]``.
 
     Raises
     ------
@@ -546,7 +587,7 @@ def hints(objective, model, at, data, strength=1.0):
     projectors = [nn.Conv2d(h.shape[1], g.shape[1], 1, device=h.device) for h, g in pairs]
     return _Features(objective, names, lambda h, g: strength * F.mse_loss(h, g), projectors)
 
-# %% ../nbs/11_distill.ipynb #11-distill-122
+# %% ../nbs/11_distill.ipynb #11-distill-125
 def attention_transfer(objective, at, strength=1000.0):
     """An objective plus strength / 2 · mean (a(h) - a(g))²; a is a map of attention, length one.
 
@@ -555,7 +596,21 @@ def attention_transfer(objective, at, strength=1000.0):
     examples and places, which is the mean with a strength of 1000. As in the authors' code, but
     not in the paper's formula, the distance is squared.
 
-    Parameters and result as for `hints`, but nothing is learned.
+    Parameters
+    ----------
+    objective, at
+        As for `hints`.
+    strength : float of at least 0
+
+    Returns
+    -------
+    objective : nn.Module
+        Without parameters of its own.
+
+    Raises
+    ------
+    ValueError
+        If the strength is out of range; later, if features have a single place.
     """
     _check(strength=strength)
 
@@ -570,7 +625,7 @@ def attention_transfer(objective, at, strength=1000.0):
 
     return _Features(objective, at, term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-126
+# %% ../nbs/11_distill.ipynb #11-distill-129
 def _distances(u):
     "Distances of all pairs, in units of their mean."
     d = torch.cdist(u, u, compute_mode="donot_use_mm_for_euclid_dist")
@@ -592,7 +647,22 @@ def relational_distillation(objective, at, distance=25.0, angle=50.0):
     angles of all triples, H is Huber's loss with threshold 1, a mean over all of them. Features
     are averaged over their places. A batch of n takes memory for n³ numbers.
 
-    Parameters and result as for `hints`, but nothing is learned.
+    Parameters
+    ----------
+    objective, at
+        As for `hints`.
+    distance, angle : float of at least 0
+        Weights of the two parts.
+
+    Returns
+    -------
+    objective : nn.Module
+        Without parameters of its own.
+
+    Raises
+    ------
+    ValueError
+        If a weight is out of range.
     """
     _check(distance=distance, angle=angle)
 
@@ -603,9 +673,11 @@ def relational_distillation(objective, at, distance=25.0, angle=50.0):
 
     return _Features(objective, at, term)
 
-# %% ../nbs/11_distill.ipynb #11-distill-130
+# %% ../nbs/11_distill.ipynb #11-distill-133
 class Committee(nn.Module):
     """Several models as one, which answers with the log of their weighted mean probability.
+
+    Its answer, float32 (examples, classes), can be read as logits.
 
     Parameters
     ----------
@@ -629,6 +701,7 @@ class Committee(nn.Module):
         self.register_buffer("shares", _shares(shares, len(models)))
 
     def forward(self, x):
+        """The committee's answer to images."""
         return self.vote([model(x) for model in self.models])
 
     def vote(self, z):
@@ -654,13 +727,19 @@ def _shares(weights, count):
         )
     return torch.tensor([float(w) for w in weights]) / sum(weights)
 
-# %% ../nbs/11_distill.ipynb #11-distill-136
+# %% ../nbs/11_distill.ipynb #11-distill-139
 def mutual_learning(temperature=1.0, strength=1.0):
     """Objective of a committee that learns together: the sum over members of CE + strength · KL.
 
     Zhang et al., 2018: CE(y, z_k) + strength · T² KL(p(z_j / T) || p(z_k / T)), a mean over the
     other members j, whose answers are constants to member k. The paper updates one member after
     the other; here all move at once.
+
+    Parameters
+    ----------
+    temperature : float above 0
+    strength : float of at least 0
+        Weight of what the others say.
 
     Returns
     -------

@@ -19,7 +19,17 @@ from .training import _normalises_batches, train_mode
 
 # %% ../nbs/tools/doctor.ipynb #doctor-004
 class Finding(NamedTuple):
-    """The answer to one question."""
+    """The answer to one question.
+
+    Parameters
+    ----------
+    code : str
+        A name to ask for, such as "softmax".
+    ok : bool
+        Whether nothing is wrong.
+    sentence : str
+        What was found, and what to do about it.
+    """
 
     code: str
     ok: bool
@@ -27,7 +37,13 @@ class Finding(NamedTuple):
 
 
 class Report:
-    """The findings of `doctor`: `ok`, `findings`, `failed`, and `report["code"]`."""
+    """The findings of `doctor`: `ok`, `findings`, `failed`, and `report["code"]`.
+
+    Parameters
+    ----------
+    findings : list of Finding
+        In the order in which the questions were asked.
+    """
 
     def __init__(self, findings):
         self.findings = findings
@@ -39,7 +55,7 @@ class Report:
 
     @property
     def failed(self):
-        """The findings that are not ok."""
+        """The findings that are not ok, as a list."""
         return [finding for finding in self.findings if not finding.ok]
 
     def __getitem__(self, code):
@@ -134,7 +150,7 @@ def _varied(case):
         )
     case.good = "the inputs differ from each other."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-012
+# %% ../nbs/tools/doctor.ipynb #doctor-013
 def _scale(case):
     "The root mean square of what reaches the first layer with parameters."
     h = case.entered
@@ -148,7 +164,7 @@ def _scale(case):
         )
     case.good = "the inputs reach the first layer at a size near 1."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-013
+# %% ../nbs/tools/doctor.ipynb #doctor-015
 def _labels(case):
     "Type, shape and range of the labels, for outputs of shape (examples, classes)."
     y, z = case.y, case.z
@@ -177,7 +193,7 @@ def _labels(case):
         )
     case.good = "the labels fit the outputs."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-014
+# %% ../nbs/tools/doctor.ipynb #doctor-017
 def _head(case):
     "A head much larger than the labels need is the old task's."
     y, outputs = case.every_y, case.z.shape[1]
@@ -198,7 +214,7 @@ def _overlap(case):
         )
     case.good = "training and validation share no input."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-016
+# %% ../nbs/tools/doctor.ipynb #doctor-019
 def _start(case):
     classes, loss = case.z.shape[1], case.loss
     if not math.isfinite(loss):
@@ -213,7 +229,7 @@ def _start(case):
         )
     case.good = f"the loss does not start above ln {classes}."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-017
+# %% ../nbs/tools/doctor.ipynb #doctor-021
 def _softmax(case):
     z, classes = case.z.double(), case.z.shape[1]
     if classes > 1 and (z >= 0).all() and (z.sum(1) - 1).abs().max() < 1e-2:
@@ -224,7 +240,7 @@ def _softmax(case):
         )
     case.good = "the outputs are not probabilities."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-018
+# %% ../nbs/tools/doctor.ipynb #doctor-023
 def _affine(case):
     "Two or more layers of weights, and no bend anywhere."
     layers = [p for p in case.model.parameters() if p.ndim > 1]
@@ -245,7 +261,7 @@ def _affine(case):
         )
     case.good = "the layers do not collapse into one."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-020
+# %% ../nbs/tools/doctor.ipynb #doctor-025
 def _still(case):
     net = train_mode(copy.deepcopy(case.model))
     before = {name: b.clone() for name, b in net.named_buffers()}
@@ -265,7 +281,7 @@ def _still(case):
             )
     case.good = "what is frozen stands still."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-021
+# %% ../nbs/tools/doctor.ipynb #doctor-027
 def _alone(case):
     name = _normalises_batches(case)
     size, rest = case.size
@@ -277,7 +293,7 @@ def _alone(case):
         )
     case.good = "no batch is too small for batch normalisation."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-023
+# %% ../nbs/tools/doctor.ipynb #doctor-029
 class _Trial:
     "A hundred updates of a copy on one small batch."
 
@@ -306,7 +322,7 @@ class _Trial:
         self.optimizer.step()
         self.losses.append(loss.item())
 
-# %% ../nbs/tools/doctor.ipynb #doctor-024
+# %% ../nbs/tools/doctor.ipynb #doctor-031
 def _modules(model, objective):
     "Model and objective as one, as in `Step`; shares their modules."
     learned = [objective] if isinstance(objective, nn.Module) else []
@@ -334,7 +350,7 @@ def _gradients(case):
             )
     case.good = "every trainable parameter gets a gradient."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-025
+# %% ../nbs/tools/doctor.ipynb #doctor-033
 def _learnt(trial, batch):
     "Whether the batch was learned: half of the loss is gone, or nine of ten answers are right."
     best = min(trial.losses[-10:])
@@ -354,7 +370,7 @@ def _memory(case):
         )
     case.good = "one small batch can be learned by heart."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-027
+# %% ../nbs/tools/doctor.ipynb #doctor-035
 def _rate(case):
     if not _learnt(case.trial, case.few):
         return
@@ -372,7 +388,7 @@ def _rate(case):
         )
     case.good = "with your optimizer the loss falls on one batch."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-029
+# %% ../nbs/tools/doctor.ipynb #doctor-037
 def _wrapped(objective):
     "An objective; a loss of torch, loss(prediction, target), becomes one."
     if isinstance(objective, nn.modules.loss._Loss):
@@ -390,7 +406,7 @@ def _columns(data):
     columns = [torch.cat(column) for column in zip(*batches)]
     return Columns(*columns, batch_size=len(batches[0][0]))
 
-# %% ../nbs/tools/doctor.ipynb #doctor-030
+# %% ../nbs/tools/doctor.ipynb #doctor-039
 def _case(model, data, objective, optimizer, valid):
     "Everything that the questions look at."
     data = _columns(data)
@@ -407,7 +423,7 @@ def _case(model, data, objective, optimizer, valid):
     case.size = (1, 0) if len(data) == 1 else (data.batch_size, 0 if left_out else rest)
     return case
 
-# %% ../nbs/tools/doctor.ipynb #doctor-031
+# %% ../nbs/tools/doctor.ipynb #doctor-041
 def _forward(case):
     "Run a copy of the model once; a sentence if that is impossible."
     model = copy.deepcopy(case.model).eval()
@@ -430,7 +446,7 @@ def _words(error):
     sentence = str(error).strip().partition("\n")[0] or "no message"
     return f"{type(error).__name__}: {sentence.rstrip('.')}."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-033
+# %% ../nbs/tools/doctor.ipynb #doctor-043
 def _loss(case):
     "Compute the loss once, on a copy; a sentence if that is impossible."
     model, objective = copy.deepcopy((case.model, case.objective))
@@ -447,7 +463,7 @@ def _loss(case):
         )
     case.good = "the loss can be computed and differentiated."
 
-# %% ../nbs/tools/doctor.ipynb #doctor-034
+# %% ../nbs/tools/doctor.ipynb #doctor-045
 def _classes(case):
     "Whether the outputs are (examples, classes) and the labels say which class."
     z, known = case.z, case.crossed
@@ -461,7 +477,7 @@ def _is_cross_entropy(objective):
     ours = getattr(objective, "__qualname__", "").startswith("cross_entropy.")
     return ours or isinstance(objective, nn.CrossEntropyLoss)
 
-# %% ../nbs/tools/doctor.ipynb #doctor-035
+# %% ../nbs/tools/doctor.ipynb #doctor-047
 def _asked(case, code, question):
     "The finding of one question as a list, empty if the question does not apply."
     case.good = ""
@@ -477,7 +493,7 @@ _PARTS = {"head": _missing, "foreign": _foreign, "held": _frozen}
 _DATA = {"finite": _finite, "inputs": _varied, "batch": _alone}
 _TRIED = {"gradients": _gradients, "memory": _memory, "affine": _affine}
 
-# %% ../nbs/tools/doctor.ipynb #doctor-036
+# %% ../nbs/tools/doctor.ipynb #doctor-049
 def _findings(case):
     "The questions in an order in which each can rely on those before it."
     found = _asked(case, "trainable", _trainable)
@@ -498,7 +514,7 @@ def _findings(case):
     found += _asked(case, "loss", _loss)
     return found + _tried(case, classes, fit) if found[-1].ok else found
 
-# %% ../nbs/tools/doctor.ipynb #doctor-037
+# %% ../nbs/tools/doctor.ipynb #doctor-051
 def _tried(case, classes, fit):
     "Questions that need updates, on copies."
     found = _asked(case, "start", _start) if classes else []
@@ -511,7 +527,7 @@ def _tried(case, classes, fit):
     found += _all(case, _TRIED)
     return found + (_asked(case, "rate", _rate) if case.optimizer is not None and fit else [])
 
-# %% ../nbs/tools/doctor.ipynb #doctor-038
+# %% ../nbs/tools/doctor.ipynb #doctor-053
 @contextlib.contextmanager
 def _same_random_numbers(model):
     "A fixed seed inside; outside, the random state goes on as if nothing had been."
@@ -520,7 +536,7 @@ def _same_random_numbers(model):
         torch.manual_seed(0)
         yield
 
-# %% ../nbs/tools/doctor.ipynb #doctor-039
+# %% ../nbs/tools/doctor.ipynb #doctor-055
 def doctor(model, data, objective=None, optimizer=None, valid=None):
     """Look for the usual reasons why a model does not train; everything is left as it was.
 

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['cache', 'Unit', 'Describe', 'linear_probe', 'nearest_class_mean', 'Neighbours', 'knn', 'balanced', 'pseudo_labels']
 
-# %% ../nbs/06_features.ipynb #06-features-012
+# %% ../nbs/06_features.ipynb #06-features-013
 import contextlib
 from functools import partial
 
@@ -25,7 +25,7 @@ from ftlearn.store import (
 )
 from .training import inference, is_frozen
 
-# %% ../nbs/06_features.ipynb #06-features-014
+# %% ../nbs/06_features.ipynb #06-features-015
 def _tensors(output):
     "The tensors of a module's output: one, or those of a tuple or a dict, in order."
     if isinstance(output, torch.Tensor):
@@ -33,21 +33,26 @@ def _tensors(output):
     values = output.values() if isinstance(output, dict) else output
     return [t for value in values for t in _tensors(value)]
 
-# %% ../nbs/06_features.ipynb #06-features-017
+# %% ../nbs/06_features.ipynb #06-features-018
 def _answers(module, data, column, start=0):
     "What a module says to each batch, from batch number `start` on: (examples, tensors)."
     for batch in data.in_order().batches(start=start):
         yield len(batch[column]), _tensors(module(batch[column]))
 
-# %% ../nbs/06_features.ipynb #06-features-020
+# %% ../nbs/06_features.ipynb #06-features-021
 def _derived(data, module, column, at, count, append):
     "Which columns were computed, and by which modules, when `count` new ones stand at `at`."
     origin = [data.derived.get(i) for i in range(len(data.columns))]
-    marks = [m for m in (origin[column], fingerprint(module)) if m]
-    origin[at : at + (not append)] = ["+".join(marks)] * count
+    origin[at : at + (not append)] = [_mark(data, module, column)] * count
     return {i: mark for i, mark in enumerate(origin) if mark}
 
-# %% ../nbs/06_features.ipynb #06-features-023
+
+def _mark(data, module, column):
+    "The fingerprints behind what a module, or one of that fingerprint, says to a column."
+    last = module if isinstance(module, str) else fingerprint(module)
+    return "+".join(mark for mark in (data.derived.get(column), last) if mark)
+
+# %% ../nbs/06_features.ipynb #06-features-024
 def _check_constant(data, who):
     "Refuse a set whose examples change from epoch to epoch."
     if not getattr(data, "constant", True):
@@ -56,18 +61,18 @@ def _check_constant(data, who):
             "some versions, cache(body, views(data, k)), or use data.plain."
         )
 
-# %% ../nbs/06_features.ipynb #06-features-025
+# %% ../nbs/06_features.ipynb #06-features-026
 def _kept(module, data, column, path, budget, dtype, report):
-    "The outputs for a whole set, in memory or from files; one tensor each."
+    "The outputs for a whole set, in memory or from files, one tensor each; the fingerprint."
     answers = partial(_answers, module, data, column)
     if path is None:
         batches = shown(answers(), -(-len(data) // data.batch_size), report)
-        return filled(batches, len(data), budget, dtype)
+        return filled(batches, len(data), budget, dtype), fingerprint(module)
     origin = origin_of(module, data, column, dtype)
-    mark = "+".join(m for m in (data.derived.get(column), origin["module"]) if m)
-    return written(path, origin, answers, data, budget, dtype, report, about(data, mark))
+    card = about(data, _mark(data, origin["module"], column))
+    return written(path, origin, answers, data, budget, dtype, report, card), origin["module"]
 
-# %% ../nbs/06_features.ipynb #06-features-026
+# %% ../nbs/06_features.ipynb #06-features-027
 def cache(
     module,
     data,
@@ -86,6 +91,7 @@ def cache(
     module : nn.Module
         Frozen: `cache(freeze(body), data)`. It runs in evaluation mode.
     data : Columns
+        The set; one that changes from epoch to epoch is refused.
     column : int
         The column that the module reads.
     append : bool
@@ -133,23 +139,23 @@ def cache(
         )
     check_dtype(dtype)
     with inference(module), amp or contextlib.nullcontext():
-        outputs = _kept(module, data, column, path, budget, dtype, report)
-    return _replaced(data, module, column, outputs, append, amp or dtype)
+        outputs, made_by = _kept(module, data, column, path, budget, dtype, report)
+    return _replaced(data, made_by, column, outputs, append, amp or dtype)
 
 
-def _replaced(data, module, column, outputs, append, narrow):
+def _replaced(data, made_by, column, outputs, append, narrow):
     "The set with a module's outputs in the place of a column, or behind the last one."
     at = len(data.columns) if append else column
     data = data if outputs[0].device == data.device else data.to(outputs[0].device)
     after = [] if append else data.columns[column + 1 :]
     new = data.like(*data.columns[:at], *outputs, *after)
-    new.derived = _derived(data, module, column, at, len(outputs), append)
+    new.derived = _derived(data, made_by, column, at, len(outputs), append)
     narrow = [
         o.dtype if narrow and o.dtype in (torch.float16, torch.bfloat16) else None for o in outputs
     ]
     return widened(new, marks_after(getattr(data, "narrow", {}), at, int(not append), narrow))
 
-# %% ../nbs/06_features.ipynb #06-features-048
+# %% ../nbs/06_features.ipynb #06-features-049
 class Unit(nn.Module):
     """Averages features over places and scales them to length one: only the direction is kept."""
 
@@ -157,7 +163,7 @@ class Unit(nn.Module):
         h = h.flatten(2).mean(2) if h.ndim > 3 else h.flatten(1)
         return F.normalize(h.float(), dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-051
+# %% ../nbs/06_features.ipynb #06-features-052
 class Describe(nn.Module):
     """What several depths of a model say: each averaged over places, length one, side by side.
 
@@ -177,7 +183,7 @@ class Describe(nn.Module):
         _, features = self.tap(x)
         return torch.cat([Unit()(features[name]) for name in self.tap.names], dim=1)
 
-# %% ../nbs/06_features.ipynb #06-features-054
+# %% ../nbs/06_features.ipynb #06-features-055
 def _labelled(data):
     "Unit features and labels of a cached set, or an error: each class needs an example."
     _check_constant(data, "a head that is fitted at once")
@@ -187,7 +193,7 @@ def _labelled(data):
         raise ValueError(f"Class {min(missing)} has no example: give at least one of each class.")
     return h, y
 
-# %% ../nbs/06_features.ipynb #06-features-057
+# %% ../nbs/06_features.ipynb #06-features-058
 def linear_probe(data, strength=30.0):
     """A linear head by multinomial logistic regression on unit features (scikit-learn's).
 
@@ -227,20 +233,45 @@ def _linear(weight, bias):
     layer.load_state_dict({"weight": weight, "bias": bias})
     return nn.Sequential(Unit(), layer)
 
-# %% ../nbs/06_features.ipynb #06-features-060
+# %% ../nbs/06_features.ipynb #06-features-061
 def nearest_class_mean(data):
     """A linear head that answers with the class whose mean feature is nearest.
 
-    Returns a module as `linear_probe` does. The logit of a class is half the squared distance to
-    its mean, negative, up to a term that all classes share (Mensink et al., 2013).
+    The logit of a class is half the squared distance to its mean, negative, up to a term that
+    all classes share (Mensink et al., 2013).
+
+    Parameters
+    ----------
+    data : Columns
+        Features and labels, as `cache(body, data)` gives them.
+
+    Returns
+    -------
+    head : nn.Module
+        Features to logits, as `linear_probe` returns it.
+
+    Raises
+    ------
+    ValueError
+        If a class has no example.
     """
     h, y = _labelled(data)
     means = torch.stack([h[y == c].mean(0) for c in range(int(y.max()) + 1)])
     return _linear(means, -means.square().sum(1) / 2)
 
-# %% ../nbs/06_features.ipynb #06-features-064
+# %% ../nbs/06_features.ipynb #06-features-065
 class Neighbours(nn.Module):
-    """The votes of the `k` nearest stored features, as logits."""
+    """The votes of the `k` nearest stored features, as logits; made by `knn`.
+
+    Parameters
+    ----------
+    h : float tensor (n, features)
+        Unit features.
+    y : int64 tensor (n,)
+        Their labels.
+    k : int
+        How many vote.
+    """
 
     def __init__(self, h, y, k):
         super().__init__()
@@ -256,25 +287,50 @@ class Neighbours(nn.Module):
 def knn(data, k=5):
     """A head that lets the `k` nearest labelled examples vote (Cover and Hart, 1967).
 
-    Nearness is the angle between features. Raises a ValueError if there are fewer than k examples.
+    Parameters
+    ----------
+    data : Columns
+        Features and labels, as `cache(body, data)` gives them; nearness is the angle.
+    k : int
+        How many vote.
+
+    Returns
+    -------
+    head : Neighbours
+        Features to votes per class; it stores the examples.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `k` examples.
     """
     _check_constant(data, "a head that is fitted at once")
     if not 1 <= k <= len(data):
         raise ValueError(f"k is {k}, but there are {len(data)} examples: choose from 1 to that.")
     return Neighbours(Unit()(data.columns[0]), data.columns[1], k)
 
-# %% ../nbs/06_features.ipynb #06-features-067
+# %% ../nbs/06_features.ipynb #06-features-072
 def balanced(guess, rounds=10):
-    """Scale soft assignments (n, classes) until every class has about the same total.
+    """Scale soft assignments until every class has about the same total.
 
-    Each row adds up to one (Sinkhorn and Knopp, 1967).
+    Parameters
+    ----------
+    guess : float tensor (n, classes)
+        Above 0.
+    rounds : int
+        How often columns and rows are scaled (Sinkhorn and Knopp, 1967).
+
+    Returns
+    -------
+    guess : float tensor (n, classes)
+        Each row adds up to one.
     """
     for _ in range(rounds):
         guess = guess / guess.sum(0)
         guess = guess / guess.sum(1, keepdim=True)
     return guess
 
-# %% ../nbs/06_features.ipynb #06-features-070
+# %% ../nbs/06_features.ipynb #06-features-078
 def pseudo_labels(pool, rows, rounds=20, sharpness=60.0):
     """Guess the labels of a whole pool from its clusters and a few known labels.
 

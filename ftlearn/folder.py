@@ -41,7 +41,7 @@ def _mixed(rows, labels, groups):
 class _TooFew(Exception):
     "A class that cannot be dealt out: its label, photos, and groups under one label."
 
-# %% ../nbs/tools/folder.ipynb #folder-008
+# %% ../nbs/tools/folder.ipynb #folder-009
 def _deal_class(label, mine, groups, mixed, shares, seed):
     "The part of each group of a class that is not for training: {group: part}."
     sizes = Counter(groups[i] for i in mine if groups[i] not in mixed)
@@ -66,7 +66,7 @@ def _deal(rows, labels, groups, shares, seed):
     part = [where.get(groups[i], "train") for i in rows]
     return {name: [i for i, p in zip(rows, part) if p == name] for name in ("train", *shares)}
 
-# %% ../nbs/tools/folder.ipynb #folder-011
+# %% ../nbs/tools/folder.ipynb #folder-012
 def _given(seen, groups):
     "The given parts without copies of later ones: {part: rows}, and the rows left out."
     parts, later, dropped = {}, set(), {}
@@ -111,7 +111,7 @@ def _complete(found, parts, labels):
                 "later part: put other images there."
             )
 
-# %% ../nbs/tools/folder.ipynb #folder-012
+# %% ../nbs/tools/folder.ipynb #folder-013
 def _dealt(found, rows, labels, shares, seed):
     "As `_deal`, or a sentence that names the class."
     try:
@@ -128,13 +128,13 @@ def _dealt(found, rows, labels, shares, seed):
             f"photos of it, leave the class out, or make the parts yourself."
         ) from error
 
-# %% ../nbs/tools/folder.ipynb #folder-014
+# %% ../nbs/tools/folder.ipynb #folder-015
 class Streamed(Columns):
     """Photos that are decoded when their batch is asked for; else as `Columns`.
 
     Parameters
     ----------
-    numbers : int64 tensor
+    numbers : int64 tensor (n,)
         Which of the files each example is. The batches have the images in its place; only code
         that reads column 0 without `batches` meets these numbers.
     *columns : tensors
@@ -143,6 +143,8 @@ class Streamed(Columns):
     preprocess : Preprocess
     workers : int, optional
         Threads; one per core, at most eight, if not given.
+    **settings
+        As `Columns` takes them: batch_size, shuffle, seed.
 
     Raises
     ------
@@ -160,7 +162,15 @@ class Streamed(Columns):
         return f"{type(self).__name__}({images}, {rest} on {self.device})"
 
     def batches(self, epoch=0, start=0):
-        """Yield the batches of an epoch as tuples, images first, from batch `start` on."""
+        """Yield the batches of an epoch as tuples, images first.
+
+        Parameters
+        ----------
+        epoch : int
+            Which order, if the set is shuffled.
+        start : int
+            The number of the first batch.
+        """
         plan = list(super().batches(epoch, start))
         numbers = torch.cat([batch[0] for batch in plan]).tolist() if plan else []
         images = ahead(self._image, numbers, self.workers, 2 * self.batch_size)
@@ -180,7 +190,15 @@ class Streamed(Columns):
         return x.to(self.device, non_blocking=True)
 
     def like(self, *columns, **changes):
-        """The same settings; with another column 0 the set is in memory, as features are."""
+        """The same settings; with another column 0 the set is in memory, as features are.
+
+        Parameters
+        ----------
+        *columns : tensors
+            In the place of those of this set; the same ones if not given.
+        **changes
+            Settings that differ: batch_size, shuffle, seed.
+        """
         if not columns or columns[0] is self.columns[0]:
             return super().like(*columns, **changes)
         return self._in_memory(columns).like(**changes)
@@ -207,9 +225,19 @@ def _pixels(path, preprocess):
     except PhotoError as error:
         raise PhotoError(path, error.reason, "crop it") from error
 
-# %% ../nbs/tools/folder.ipynb #folder-016
+# %% ../nbs/tools/folder.ipynb #folder-017
 class StreamedHeldOut(HeldOut, Streamed):
-    """A streamed test set that counts its reads."""
+    """A streamed test set that counts its reads.
+
+    Parameters
+    ----------
+    *columns : tensors
+        As for `Streamed`: numbers of files first.
+    quiet : bool
+        Do not print a sentence when it is read.
+    **settings
+        As `Streamed` takes them: files, preprocess, workers, batch_size, shuffle, seed.
+    """
 
     def _in_memory(self, columns):
         settings = dict(batch_size=self.batch_size, shuffle=self.shuffle, seed=self.seed)
@@ -217,12 +245,12 @@ class StreamedHeldOut(HeldOut, Streamed):
         new.counter, new.derived = self.counter, dict(self.derived)
         return new
 
-# %% ../nbs/tools/folder.ipynb #folder-018
+# %% ../nbs/tools/folder.ipynb #folder-019
 @dataclass(eq=False)
 class Photos:
     """Three sets of photos, and what is known of them; made by `image_folder`.
 
-    Attributes
+    Parameters
     ----------
     train, valid : Columns
         Images, uint8 (n, channels, crop, crop), and labels, int64 (n,). Streamed if too large.
@@ -233,7 +261,9 @@ class Photos:
     paths : dict of str to list of Path
         The file of each row of "train", "valid" and "test", as absolute paths.
     audit : Audit
+        What was found in the folder.
     preprocess : Preprocess
+        How each photo was scaled and cropped.
     """
 
     train: Columns
@@ -259,7 +289,7 @@ class Photos:
         each = each if len(numbers) <= most else f"{min(numbers)} to {max(numbers)} per class"
         return f"  {part}: {_number(len(data), 'image')} ({each})"
 
-# %% ../nbs/tools/folder.ipynb #folder-019
+# %% ../nbs/tools/folder.ipynb #folder-021
 def _shares(valid, test):
     "The shares of the parts that are dealt out of a class tree, or an error."
     for name, share, low in (("valid", valid, "above 0"), ("test", test, "at least 0")):
@@ -271,14 +301,6 @@ def _shares(valid, test):
     return ({"test": test} if test else {}) | {"valid": valid}
 
 
-def _filled(pixels, rows, shape):
-    "The images of some rows as one tensor; each is let go as soon as it is copied."
-    x = torch.empty(len(rows), *shape, dtype=torch.uint8)
-    for to, row in enumerate(rows):
-        x[to], pixels[row] = pixels[row], None
-    return x
-
-# %% ../nbs/tools/folder.ipynb #folder-020
 def _settings(seed, batch_size, memory, near):
     "Refuse settings before the files are read, which may take long."
     _checked_size(batch_size)
@@ -288,6 +310,14 @@ def _settings(seed, batch_size, memory, near):
         raise ValueError(f"memory is {memory!r}: give a number of bytes, as 4e9.")
     if near is not None and not (isinstance(near, numbers.Real) and 0 < near <= 1):
         raise ValueError(f"near is {near!r}: give a correlation above 0 and up to 1, or None.")
+
+# %% ../nbs/tools/folder.ipynb #folder-023
+def _filled(pixels, rows, shape):
+    "The images of some rows as one tensor; each is let go as soon as it is copied."
+    x = torch.empty(len(rows), *shape, dtype=torch.uint8)
+    for to, row in enumerate(rows):
+        x[to], pixels[row] = pixels[row], None
+    return x
 
 
 def _set(part, rows, labels, pixels, reading, options):
@@ -300,7 +330,7 @@ def _set(part, rows, labels, pixels, reading, options):
     kind = HeldOut if part == "test" else Columns
     return kind(_filled(pixels, rows, reading["preprocess"].shape), y, **options)
 
-# %% ../nbs/tools/folder.ipynb #folder-021
+# %% ../nbs/tools/folder.ipynb #folder-025
 def image_folder(
     path,
     preprocess=None,
@@ -346,7 +376,8 @@ def image_folder(
 
     Raises
     ------
-    FileNotFoundError, NotADirectoryError
+    FileNotFoundError, NotADirectoryError, TypeError
+        If the path is that of no folder, or `preprocess` is something else.
     ValueError
         If a setting makes no sense, the audit refuses the folder, or a class has too few images
         that are no copies of each other for the parts to be made.

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['freeze', 'unfreeze', 'fingerprint', 'report']
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-018
+# %% ../nbs/05_freezing.ipynb #05-freezing-019
 import hashlib
 import sys
 from itertools import chain
@@ -13,7 +13,32 @@ import torch
 from .models import stages
 from .training import is_frozen
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-019
+# %% ../nbs/05_freezing.ipynb #05-freezing-021
+def _module(module, verb):
+    if isinstance(module, torch.nn.Module):
+        return module
+    raise TypeError(
+        f"{verb} takes a module, not a {type(module).__name__}: pass a part of a model, "
+        f"such as {verb}(model.layer1) or one of the two that split(model, at) returns."
+    )
+
+
+def _can_be_constant(module):
+    for name, part in module.named_modules():
+        if _stores_nothing(part):
+            kind = type(part).__name__
+            raise ValueError(
+                f"freeze cannot make {f'{name!r}, a {kind},' if name else f'this {kind}'} constant: "
+                "it stores no statistics and scales by the batch that it sees, so build it "
+                "with track_running_stats=True, or use an InstanceNorm or GroupNorm."
+            )
+
+
+def _stores_nothing(part):
+    batch_norm = isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
+    return batch_norm and part.running_mean is None
+
+# %% ../nbs/05_freezing.ipynb #05-freezing-024
 def freeze(module):
     """Make a module constant: no gradients, no moving statistics, no dropout.
 
@@ -24,6 +49,7 @@ def freeze(module):
     Parameters
     ----------
     module : nn.Module
+        A model, or a part of one; changed in place.
 
     Returns
     -------
@@ -45,32 +71,7 @@ def freeze(module):
         p.grad = None  # a stale gradient would keep momentum moving it
     return module.eval()
 
-
-def _can_be_constant(module):
-    for name, part in module.named_modules():
-        if _stores_nothing(part):
-            kind = type(part).__name__
-            raise ValueError(
-                f"freeze cannot make {f'{name!r}, a {kind},' if name else f'this {kind}'} constant: "
-                "it stores no statistics and scales by the batch that it sees, so build it "
-                "with track_running_stats=True, or use an InstanceNorm or GroupNorm."
-            )
-
-
-def _stores_nothing(part):
-    batch_norm = isinstance(part, torch.nn.modules.batchnorm._BatchNorm)
-    return batch_norm and part.running_mean is None
-
-
-def _module(module, verb):
-    if isinstance(module, torch.nn.Module):
-        return module
-    raise TypeError(
-        f"{verb} takes a module, not a {type(module).__name__}: pass a part of a model, "
-        f"such as {verb}(model.layer1) or one of the two that split(model, at) returns."
-    )
-
-# %% ../nbs/05_freezing.ipynb #05-freezing-029
+# %% ../nbs/05_freezing.ipynb #05-freezing-034
 def unfreeze(module):
     """Let a module learn again, batch statistics and dropout included.
 
@@ -100,13 +101,22 @@ def unfreeze(module):
         torch.compiler.reset()
     return module
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-038
+# %% ../nbs/05_freezing.ipynb #05-freezing-044
 @torch.no_grad()
 def fingerprint(module):
     """SHA-256 over names, types, shapes and bytes of all parameters and buffers.
 
-    Returns 64 hexadecimal digits. It knows nothing of code: two modules with the same tensors
-    and another activation function have the same fingerprint.
+    It knows nothing of code: two modules with the same tensors and another activation function
+    have the same fingerprint.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Returns
+    -------
+    digest : str
+        64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name, t in chain(module.named_parameters(), module.named_buffers()):
@@ -114,7 +124,7 @@ def fingerprint(module):
         digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-090
+# %% ../nbs/05_freezing.ipynb #05-freezing-112
 def _moving(part):
     "What keeps a module from being constant, without a gradient; empty for most."
     if _stores_nothing(part):
@@ -138,7 +148,7 @@ def _facts(part):
         moving = "frozen, but in training mode" if part.training else "frozen"
     return facts | {moving} - {""}
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-093
+# %% ../nbs/05_freezing.ipynb #05-freezing-115
 _LIVE = "depends on the batch", "statistics move", "dropout active"  # the worst first
 _MARKED = "frozen, but in training mode", "frozen"
 
@@ -153,7 +163,7 @@ def _mode(parts):
         return "partly"
     return [*live, *marked, "frozen" if facts else "constant"][0]
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-096
+# %% ../nbs/05_freezing.ipynb #05-freezing-118
 def report(model):
     """Who learns and who stands still, as a table with a row per stage.
 
@@ -195,7 +205,7 @@ def report(model):
     rows.append(_row("total", _parts(model)))
     return table(rows, ["module", "parameters", "trainable", "mode"])
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-098
+# %% ../nbs/05_freezing.ipynb #05-freezing-120
 def _row(name, parts):
     own = {id(p): p for part in parts for p in _own(part).values()}.values()
     trainable = sum(p.numel() for p in own if p.requires_grad)
@@ -217,7 +227,7 @@ def _rows(name, module):
     ]
     return [first, *(_kinds(name, module) or _itself(name, module) + inner)]
 
-# %% ../nbs/05_freezing.ipynb #05-freezing-099
+# %% ../nbs/05_freezing.ipynb #05-freezing-121
 def _kinds(name, module):
     "A row for each kind of module in it; none if a kind is in two states."
     kinds = {}

@@ -4,7 +4,7 @@
 __all__ = ['FACES', 'SCRIPTS', 'NUMBERS', 'Digits', 'digits', 'is_letter', 'blur', 'Masters', 'masters', 'warp', 'fit_to_frame',
            'width_of', 'threshold', 'counts', 'render', 'pick', 'glyphs']
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-004
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-005
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -16,24 +16,39 @@ from torch.nn import functional as F
 
 from .data import Columns, HeldOut, generator
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-007
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-008
 class Digits(NamedTuple):
-    """Three contiguous blocks of the digits, so that few writers are in two of them."""
+    """Three contiguous blocks of the digits, so that few writers are in two of them.
+
+    Attributes
+    ----------
+    pool, valid : Columns
+    test : HeldOut
+    """
 
     pool: Columns
     valid: Columns
     test: HeldOut
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-008
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-009
 def digits(batch_size=64):
-    """scikit-learn's 1,797 handwritten digits, in the order in which they were collected.
+    """scikit-learn's 1,797 handwritten digits, split in the order of the file.
+
+    Parameters
+    ----------
+    batch_size : int
+        Of the three sets. Each is read in order.
 
     Returns
     -------
     Digits
         `pool` (the first 900), `valid` (the next 300) and `test` (the last 597), each with
         images, uint8 of shape (n, 1, 8, 8) valued 0 to 16, and labels, int64. Neighbours share a
-        writer (Alpaydin and Kaynak, 1998), therefore the blocks; `test` counts its reads.
+        writer (lesson 00), therefore the blocks; `test` counts its reads.
+
+    References
+    ----------
+    E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, 1998.
     """
     from sklearn.datasets import load_digits
 
@@ -44,7 +59,7 @@ def digits(batch_size=64):
     kinds = Columns, Columns, HeldOut
     return Digits(*[k(*part, batch_size=batch_size) for k, part in zip(kinds, parts)])
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-022
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-023
 FACES = (
     *"DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSans-BoldOblique".split(),
     *"DejaVuSansMono DejaVuSansMono-Bold DejaVuSansMono-Oblique DejaVuSansMono-BoldOblique".split(),
@@ -58,9 +73,22 @@ NUMBERS = set(
     "TONE TRESILLO CUATRILLO".split()
 )
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-028
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-029
 def is_letter(character):
-    """Whether a character is a letter of the six scripts: no accent, no numeral or its child."""
+    """Whether a character is a letter of the six scripts.
+
+    Accented letters, numerals, and letters whose names say that they were made from numerals
+    are none. Letters that also served as numbers, such as the Greek stigma, are.
+
+    Parameters
+    ----------
+    character : str
+        A single character.
+
+    Returns
+    -------
+    bool
+    """
     words = unicodedata.name(character, "NONE").split()
     return (
         unicodedata.category(character) in ("Lu", "Ll", "Lo")
@@ -69,7 +97,7 @@ def is_letter(character):
         and NUMBERS.isdisjoint(words)
     )
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-032
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-033
 def _drawn(face):
     "Yield every letter of a font with its ink, bytes on a grid of the glyph's own size."
     import matplotlib
@@ -82,7 +110,7 @@ def _drawn(face):
         font.draw_glyphs_to_bitmap()
         yield letter, torch.from_numpy(np.array(font.get_image()))
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-035
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-036
 def _centred(ink, side=48, inside=36):
     "Cut a glyph to its ink, scale its longer side to `inside` pixels, put it in the middle."
     rows, columns = [(ink.amax(axis) > 127).nonzero().flatten() for axis in (1, 0)]
@@ -92,20 +120,40 @@ def _centred(ink, side=48, inside=36):
     top, left = [(side - n) // 2 for n in size]
     return F.pad(ink, (left, side - size[1] - left, top, side - size[0] - top)).to(torch.uint8)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-039
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-040
 def blur(x, sigma, taps=9):
-    """Blur every image (n, 1, height, width) by a Gaussian of its own width, `sigma` pixels."""
+    """Blur every image by a Gaussian of its own width.
+
+    Parameters
+    ----------
+    x : Tensor
+        Floats of shape (n, 1, height, width).
+    sigma : Tensor
+        Widths in pixels, of shape (n,).
+    taps : int
+        Length of the kernel, an odd number; it should span some four widths.
+
+    Returns
+    -------
+    Tensor
+        Shaped like `x`; outside the image counts as 0.
+    """
     distance = torch.arange(taps) - taps // 2
     kernel = torch.exp(-(distance**2) / (2 * sigma.view(-1, 1) ** 2))
     kernel = (kernel / kernel.sum(1, keepdim=True)).view(-1, 1, taps, 1)
     rows = F.conv2d(x.transpose(0, 1), kernel, padding=(taps // 2, 0), groups=len(x))
     return F.conv2d(rows, kernel.mT, padding=(0, taps // 2), groups=len(x)).transpose(0, 1)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-042
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-043
+def _soft(pictures):
+    "Blurred, shrunk and scaled, a row each: the product of two rows is their correlation."
+    x = F.avg_pool2d(blur(pictures.float(), torch.full((len(pictures),), 1.5)), 2).flatten(1)
+    return F.normalize(x - x.mean(1, keepdim=True), dim=1)
+
+
 def _alike(pictures, limit=0.93):
     "A class number for each picture: that of the first earlier one that it looks like, or a new."
-    x = F.avg_pool2d(blur(pictures.float(), torch.full((len(pictures),), 1.5)), 2).flatten(1)
-    x = F.normalize(x - x.mean(1, keepdim=True), dim=1)
+    x = _soft(pictures)
     firsts, numbers = [], []
     for i, likeness in enumerate(x @ x.T):
         best, which = likeness[firsts].max(0) if firsts else (0, 0)
@@ -114,18 +162,34 @@ def _alike(pictures, limit=0.93):
         numbers.append(int(which))
     return torch.tensor(numbers)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-045
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-047
 class Masters(NamedTuple):
-    """Clean pictures, uint8 (n, 1, 48, 48), their classes, int64, and what each class shows."""
+    """Clean pictures of letters; made by `masters`.
+
+    Attributes
+    ----------
+    pictures : Tensor
+        uint8 of shape (n, 1, 48, 48).
+    labels : Tensor
+        Class numbers, int64 of shape (n,).
+    names : list of str
+        The letters of each class, the one that most fonts have first.
+    """
 
     pictures: torch.Tensor
     labels: torch.Tensor
     names: list
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-047
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-049
 @cache
 def masters():
-    """Every letter of every font, drawn once; lookalikes share a class. Takes seconds, once."""
+    """Every letter of every font, drawn once and kept; lookalikes share a class.
+
+    Returns
+    -------
+    Masters
+        11,494 pictures in 671 classes with the fonts of matplotlib 3.11.
+    """
     drawn = {}
     for letter, ink in (pair for face in FACES for pair in _drawn(face)):
         drawn.setdefault(letter, []).append(_centred(ink))
@@ -139,13 +203,34 @@ def masters():
     pictures = torch.stack([ink for letter in letters for ink in drawn[letter]])[:, None]
     return Masters(pictures, labels, names)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-051
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-053
 def _between(low, high, n, random):
     return low + (high - low) * torch.rand(n, generator=random)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-053
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-055
 def warp(x, random, turn=0.3, slant=0.3, stretch=0.25, bend=0.1):
-    """Turn (radians), slant, stretch (log scale) and bend every image in its own way."""
+    """Turn, slant, stretch and bend every image in its own way.
+
+    Parameters
+    ----------
+    x : Tensor
+        Floats of shape (n, 1, height, width), 0 where there is no ink.
+    random : torch.Generator
+    turn, slant, stretch : float
+        Largest turn in radians, shear, and scale (its logarithm), to either side.
+    bend : float
+        Standard deviation of the random arrows; the image is 2 wide.
+
+    Returns
+    -------
+    Tensor
+        Shaped like `x`.
+
+    References
+    ----------
+    P. Simard, D. Steinkraus and J. Platt, *Best practices for convolutional neural networks
+    applied to visual document analysis*, 2003: elastic distortion.
+    """
     n, size = len(x), x.shape[2:]
     turn, slant = [_between(-a, a, n, random) for a in (turn, slant)]
     wide, high = torch.exp(_between(-stretch, stretch, (2, n), random))
@@ -157,15 +242,32 @@ def warp(x, random, turn=0.3, slant=0.3, stretch=0.25, bend=0.1):
     arrows = F.interpolate(arrows, size, mode="bicubic", align_corners=True)
     return F.grid_sample(x, grid + arrows.permute(0, 2, 3, 1), align_corners=False)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-057
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-059
 def _ends(ink, axis):
     "First and last place with ink along an axis, from -1 to 1, per image."
     inked, n = ink.any(5 - axis).squeeze(1).float(), ink.shape[axis]
     return inked.argmax(1) * 2 / n - 1, 1 - inked.flip(1).argmax(1) * 2 / n
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-060
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-062
 def fit_to_frame(x, ink, width, side=32):
-    """Cut images to the box of their `ink`: the full height, and `width` of the frame's width."""
+    """Cut images to the box of their ink and scale it to the frame.
+
+    Parameters
+    ----------
+    x : Tensor
+        Floats of shape (n, 1, height, width).
+    ink : Tensor
+        Where there is ink, bool, shaped like `x`.
+    width : Tensor
+        Share of the frame's width that the box takes, of shape (n,); its height is the frame's.
+    side : int
+        Pixels of the frame.
+
+    Returns
+    -------
+    Tensor
+        Of shape (n, 1, side, side).
+    """
     (top, bottom), (left, right) = _ends(ink, 2), _ends(ink, 3)
     zero = torch.zeros(len(x))
     across = torch.stack([(right - left) / 2 / width, zero, (left + right) / 2], 1)
@@ -175,28 +277,77 @@ def fit_to_frame(x, ink, width, side=32):
     )
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-062
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-065
 def width_of(ink, random):
-    """How wide pictures become in the frame: about as wide as they were, from .45 to .78."""
+    """How wide pictures become in the frame: about as wide as they were, from .45 to .78.
+
+    Parameters
+    ----------
+    ink : Tensor
+        Where there is ink, bool of shape (n, 1, height, width).
+    random : torch.Generator
+        For a change of up to 15 percent.
+
+    Returns
+    -------
+    Tensor
+        Shares of the frame's width, of shape (n,).
+    """
     (top, bottom), (left, right) = _ends(ink, 2), _ends(ink, 3)
     jitter = torch.exp(_between(-0.15, 0.15, len(ink), random))
     return ((right - left) / (bottom - top) * jitter).clamp(0.45, 0.78)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-066
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-069
 def threshold(x, share):
-    """Per image, the grey level above which lies this share of its pixels, (n, 1, 1, 1)."""
+    """The grey level above which a given share of an image's pixels lies.
+
+    Parameters
+    ----------
+    x : Tensor
+        Images of shape (n, 1, height, width), without equal pixels.
+    share : Tensor
+        Between 0 and 1, of shape (n,).
+
+    Returns
+    -------
+    Tensor
+        A level per image, of shape (n, 1, 1, 1).
+    """
     values = x.flatten(1).sort(1).values
     at = ((1 - share) * values.shape[1]).long()
     return values.gather(1, at[:, None])[..., None, None]
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-070
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-073
 def counts(bitmap):
-    """Black pixels in each 4x4 block: bool (n, 1, 32, 32) to uint8 (n, 1, 8, 8), 0 to 16."""
+    """Black pixels in each 4x4 block.
+
+    Parameters
+    ----------
+    bitmap : Tensor
+        bool of shape (n, 1, 32, 32).
+
+    Returns
+    -------
+    Tensor
+        uint8 of shape (n, 1, 8, 8), from 0 to 16.
+    """
     return (F.avg_pool2d(bitmap.float(), 4) * 16).round().to(torch.uint8)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-073
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-076
 def render(pictures, random):
-    """Make clean pictures, uint8 (n, 1, 48, 48), like the digits, uint8 (n, 1, 8, 8)."""
+    """Make clean pictures look as the digits do.
+
+    Parameters
+    ----------
+    pictures : Tensor
+        uint8 of shape (n, 1, 48, 48), as in `Masters`.
+    random : torch.Generator
+
+    Returns
+    -------
+    Tensor
+        uint8 of shape (n, 1, 8, 8), from 0 to 16.
+    """
     x = warp(pictures.float() / 255, random)
     ink = x > 0.4 * x.amax((2, 3), keepdim=True)
     width = width_of(ink, random)
@@ -205,17 +356,37 @@ def render(pictures, random):
     x = x - threshold(x, _between(0.2, 0.42, len(x), random))
     return counts(fit_to_frame(x, x > 0, width) > 0)
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-077
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-080
 def pick(labels, n, random):
-    """Rows for a batch: `n` classes at random, and a random example of each."""
+    """Rows for a batch: classes at random, and a random example of each.
+
+    Parameters
+    ----------
+    labels : Tensor
+        Class numbers, int64; every class from 0 on has an example.
+    n : int
+    random : torch.Generator
+
+    Returns
+    -------
+    Tensor
+        Row numbers, int64 of shape (n,).
+    """
     order, size = labels.argsort(stable=True), labels.bincount()
     chosen = torch.randint(len(size), (n,), generator=random)
     place = (torch.rand(n, generator=random) * size[chosen]).long()
     return order[size.cumsum(0)[chosen] - size[chosen] + place]
 
-# %% ../nbs/01_glyphs.ipynb #01-glyphs-081
+# %% ../nbs/01_glyphs.ipynb #01-glyphs-084
 def glyphs(examples=1000, seed=0, batch_size=64):
     """Letters made to look like the digits, every class equally likely.
+
+    Parameters
+    ----------
+    examples : int
+    seed : int
+        Every example follows from it.
+    batch_size : int
 
     Returns
     -------

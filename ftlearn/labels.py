@@ -33,7 +33,26 @@ BUDGETS = (1, 5, 10, 20)
 
 
 def draw(labels, per_class, number):
-    """Rows of `per_class` examples of every class, int64: a pure function of its arguments."""
+    """Rows of the same number of examples of every class: a pure function of its arguments.
+
+    Parameters
+    ----------
+    labels : int64 tensor (n,)
+    per_class : int
+        Examples of each class.
+    number : int
+        The draw's own number.
+
+    Returns
+    -------
+    rows : int64 tensor (classes * per_class,)
+        Sorted by class.
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer examples.
+    """
     random = generator(per_class, number)
     rows = [(labels == c).nonzero().flatten() for c in labels.unique()]
     if short := [len(r) for r in rows if len(r) < per_class]:
@@ -45,20 +64,37 @@ def draw(labels, per_class, number):
 
 # %% ../nbs/tools/labels.ipynb #labels-007
 def pretrained(weights):
-    """glyphnet from bundled weights or a file, with the very head that it was pretrained with."""
+    """The network glyphnet with pretrained weights, and the very head that it was pretrained with.
+
+    Parameters
+    ----------
+    weights : str or Path
+        "letters", which ships with the package, or a .safetensors file.
+    """
     path = weights if str(weights).endswith(".safetensors") else bundled(weights)
     state, _ = load_weights(path)
     return glyphnet(len(state["head.2.bias"]), path)
 
 
 def described(model):
-    """What a model sees at three depths, and which of its own classes it is reminded of."""
+    """What a model sees at three depths, and which of its own classes it is reminded of.
+
+    Parameters
+    ----------
+    model : glyphnet
+        As `pretrained` gives it; its head is shifted, which changes no probability.
+
+    Returns
+    -------
+    Describe
+        From images to features, (n, features).
+    """
     with torch.no_grad():
         for values in model.head[-1].parameters():
             values -= values.mean(0)  # logits that sum to zero; the softmax is the same
     return Describe(model, ["layer1", "layer2", "layer3", "head"])
 
-# %% ../nbs/tools/labels.ipynb #labels-008
+# %% ../nbs/tools/labels.ipynb #labels-009
 class World:
     """A pool, a set to score on, and the backbones: each is run over both sets once.
 
@@ -79,42 +115,97 @@ class World:
         return cache(body, self.pool), cache(body, self.test)
 
     def score(self, model, features=None):
-        """Accuracy on the set to score on, of a model, or of a head on a backbone's features."""
+        """Accuracy on the set to score on, from 0 to 1.
+
+        Parameters
+        ----------
+        model : nn.Module
+            For images, or a head for a backbone's features.
+        features : str, optional
+            The name of that backbone.
+        """
         return evaluate(model, self.features(features)[1] if features else self.test)
 
 
 def everything(**backbones):
-    """The final world: the first 1,200 digits to draw from, the last 597 to score on."""
+    """The final world: the first 1,200 digits to draw from, the last 597 to score on.
+
+    Parameters
+    ----------
+    **backbones
+        Functions that return a model, beside "letters".
+
+    Returns
+    -------
+    World
+    """
     pool, valid, test = digits()
     whole = pool.like(*[torch.cat(pair) for pair in zip(pool.columns, valid.columns)])
     test.quiet = True
     return World(whole, test, {"letters": lambda: pretrained("letters"), **backbones})
 
-# %% ../nbs/tools/labels.ipynb #labels-010
+# %% ../nbs/tools/labels.ipynb #labels-011
 def svm(world, rows, seed):
-    """A support vector machine on the pixels (scikit-learn), C=10, the rest as it comes."""
+    """A support vector machine on the pixels (scikit-learn), C=10, the rest as it comes.
+
+    Parameters
+    ----------
+    world : World
+    rows : int64 tensor
+        Which images of the pool are labelled, as `draw` gives them.
+    seed : int
+        The draw's number; what is random in training follows from it.
+
+    Returns
+    -------
+    accuracy : float
+        On the world's set to score on, from 0 to 1.
+    """
     from sklearn.svm import SVC
 
     few, all_of_it = world.pool.take(rows).columns, world.test.columns
     (x, y), (unseen, truth) = [(x.flatten(1).numpy() / 16, y.numpy()) for x, y in (few, all_of_it)]
     return SVC(C=10).fit(x, y).score(unseen, truth)
 
-
+# %% ../nbs/tools/labels.ipynb #labels-013
 def probe(world, rows, seed):
-    """A linear probe on the cached features of the letters backbone."""
+    """A linear probe on the cached features of the letters backbone; called as `svm`."""
     pool, _ = world.features("letters")
     return world.score(linear_probe(pool.take(rows)), "letters")
 
 
 def probe_with_pool(world, rows, seed):
-    """The same probe, on the whole pool: labels for the rest are guessed from its clusters."""
+    """The same probe on the whole pool, with guessed labels; called as `svm`.
+
+    The labels of the rest are guessed from the pool's clusters, see `pseudo_labels`.
+    """
     pool, _ = world.features("letters")
     guessed = pool.like(pool.columns[0], pseudo_labels(pool, rows))
     return world.score(linear_probe(guessed), "letters")
 
-# %% ../nbs/tools/labels.ipynb #labels-012
+# %% ../nbs/tools/labels.ipynb #labels-015
 def fine_tune(model, few, updates=60, lr=3e-4, batch_size=50, seed=0):
-    """Train what is not frozen on a few images: AdamW, one cycle, label smoothing."""
+    """Train what is not frozen on a few images: AdamW, one cycle, label smoothing 0.1.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Trained in place.
+    few : Columns
+        Labelled images.
+    updates : int
+        At least so many: whole epochs are made.
+    lr : float
+        The highest rate of the cycle.
+    batch_size : int
+        All images at once, if there are fewer.
+    seed : int
+        Of the order of the images.
+
+    Returns
+    -------
+    model : nn.Module
+    """
     torch.manual_seed(seed)
     data = few.like(batch_size=min(len(few), batch_size), shuffle=True, seed=seed)
     learned = [p for p in model.parameters() if p.requires_grad]
@@ -123,11 +214,28 @@ def fine_tune(model, few, updates=60, lr=3e-4, batch_size=50, seed=0):
         pass
     return model
 
-
+# %% ../nbs/tools/labels.ipynb #labels-017
 def from_backbone(world, rows, seed, backbone="letters"):
-    """A probe on the backbone's features, then the whole model (LP-FT, Kumar et al., 2022).
+    """A probe on the backbone's features, then the whole model; called as `svm`.
 
     Batch normalisation stays frozen: a handful of images are no statistics.
+
+    Parameters
+    ----------
+    world : World
+    rows : int64 tensor
+    seed : int
+    backbone : str
+        Which of the world's backbones.
+
+    Returns
+    -------
+    accuracy : float
+
+    References
+    ----------
+    A. Kumar and others, *Fine-tuning can distort pretrained features and underperform
+    out-of-distribution*, 2022.
     """
     head = linear_probe(world.features(backbone)[0].take(rows))
     model = unfreeze(nn.Sequential(described(world.backbones[backbone]()), head))
@@ -141,14 +249,17 @@ def from_random_labels(world, rows, seed):
     """The same from weights that were pretrained on letters with random labels: the control."""
     return from_backbone(world, rows, seed, "random labels")
 
-
+# %% ../nbs/tools/labels.ipynb #labels-019
 def from_scratch(world, rows, seed):
-    """The same network from random weights: the best of eight settings on two folds of the pool."""
+    """The same network from random weights; called as `svm`.
+
+    Its settings are the best of eight on two folds of the pool.
+    """
     torch.manual_seed(seed)
     few = world.pool.take(rows)
     return world.score(fine_tune(glyphnet(), few, updates=300, lr=1e-2, batch_size=16, seed=seed))
 
-# %% ../nbs/tools/labels.ipynb #labels-014
+# %% ../nbs/tools/labels.ipynb #labels-021
 ARMS = {
     "SVM on pixels": svm,
     "from scratch": from_scratch,
@@ -160,7 +271,21 @@ ARMS = {
 
 
 def measure(world, plan, done=()):
-    """Yield a row per fit: `plan` lists (arm, budgets, draws); rows in `done` are left out."""
+    """Yield a row per fit of a plan, without those that are done.
+
+    Parameters
+    ----------
+    world : World
+    plan : sequence of (arm, budgets, draws)
+        A key of `ARMS`, numbers of labels per class, and how many draws of each.
+    done : list of dict
+        Rows that are there already.
+
+    Yields
+    ------
+    row : dict
+        "arm", "labels", "draw", "accuracy" and "seconds".
+    """
     known = {(row["arm"], row["labels"], row["draw"]) for row in done}
     for arm, budgets, draws in plan:
         for labels in budgets:
@@ -177,9 +302,19 @@ def measure(world, plan, done=()):
                         seconds=seconds,
                     )
 
-# %% ../nbs/tools/labels.ipynb #labels-015
+# %% ../nbs/tools/labels.ipynb #labels-023
 def interval(values):
-    """Mean and half the width of its 95 % interval (Student's t; NaN for a single value)."""
+    """Mean and half the width of its 95 % interval (Student's t).
+
+    Parameters
+    ----------
+    values : sequence of float
+
+    Returns
+    -------
+    mean, half : float
+        In the unit of the values; `half` is NaN for a single value.
+    """
     from scipy.stats import t
 
     values = np.asarray(values, float)
@@ -189,22 +324,28 @@ def interval(values):
 
 
 def summary(rows):
-    """(arm, labels) to (mean accuracy, half interval, number of draws)."""
+    """Means of the cells of a table: (arm, labels) to (mean accuracy, half interval, draws).
+
+    Parameters
+    ----------
+    rows : list of dict
+        As `measure` yields them.
+    """
     cells = {}
     for row in rows:
         cells.setdefault((row["arm"], row["labels"]), []).append(row["accuracy"])
     return {key: (*interval(values), len(values)) for key, values in cells.items()}
 
-# %% ../nbs/tools/labels.ipynb #labels-019
+# %% ../nbs/tools/labels.ipynb #labels-027
 def stored():
-    """The stored results: rows of every arm, the comparison of sources, and how they were run."""
+    """The stored results: "rows" of every arm, "sources" compared, and how they were run."""
     from importlib.resources import files
 
     return json.loads((files("ftlearn") / "bundled" / "labels.json").read_text())
 
 
 def environment():
-    """Versions and hardware, to stand beside numbers."""
+    """Versions and hardware, to stand beside numbers, as a dictionary."""
     import sklearn
     import torchvision
 
@@ -229,9 +370,21 @@ def _processor():
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
 
-# %% ../nbs/tools/labels.ipynb #labels-020
+# %% ../nbs/tools/labels.ipynb #labels-029
 def report(rows, live=()):
-    """The table: an arm per line, a label budget per column; `live` cells are marked with *."""
+    """The table of results: an arm per line, a label budget per column.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As `measure` yields them.
+    live : list of dict
+        Rows that take their places; these cells are marked with an asterisk.
+
+    Returns
+    -------
+    Table
+    """
     from ftlearn.explore import table
 
     cells = summary(rows) | {key: (*c, "*") for key, c in summary(live).items()}
@@ -246,9 +399,20 @@ def report(rows, live=()):
     header = ["arm", *[f"{k} per class" for k in budgets]]
     return table([[arm, *[text(arm, k) for k in budgets]] for arm in ARMS], header)
 
-# %% ../nbs/tools/labels.ipynb #labels-021
+# %% ../nbs/tools/labels.ipynb #labels-030
 def figure(rows, title="What are labels worth after pretraining on letters?"):
-    """Accuracy against labels per class, one line per arm, with the 95 % interval of the mean."""
+    """Accuracy against labels per class, one line per arm, with the 95 % interval of the mean.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As `measure` yields them.
+    title : str
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
     from ftlearn.explore import COLOURS, label_lines, panels
 
     picture, axes = panels(size=(7.2, 4.4))
@@ -271,7 +435,7 @@ def figure(rows, title="What are labels worth after pretraining on letters?"):
     label_lines(axes)
     return picture
 
-# %% ../nbs/tools/labels.ipynb #labels-023
+# %% ../nbs/tools/labels.ipynb #labels-032
 PLAN = (
     ("SVM on pixels", BUDGETS, 100),
     ("probe", BUDGETS, 100),
@@ -289,13 +453,32 @@ DEMO = (
 
 
 def fits(plan, done=()):
-    """How many fits of a plan are not done yet."""
+    """How many fits of a plan are not done yet.
+
+    Parameters
+    ----------
+    plan : sequence of (arm, budgets, draws)
+    done : list of dict
+        Rows that are there already.
+    """
     known = {(row["arm"], row["labels"], row["draw"]) for row in done}
     return sum((a, k, d) not in known for a, ks, n in plan for k in ks for d in range(n))
 
-# %% ../nbs/tools/labels.ipynb #labels-024
+# %% ../nbs/tools/labels.ipynb #labels-034
 def folds(pool, count=4):
-    """Split a pool into contiguous folds; yields (rest, fold) for each."""
+    """Split a pool into contiguous folds.
+
+    Parameters
+    ----------
+    pool : Columns
+    count : int
+        How many.
+
+    Yields
+    ------
+    (Columns, Columns)
+        The rest, and the fold.
+    """
     edges = np.linspace(0, len(pool), count + 1).astype(int)
     rows = torch.arange(len(pool))
     for a, b in zip(edges[:-1], edges[1:]):
@@ -304,17 +487,28 @@ def folds(pool, count=4):
 
 
 def compare(source, backbone, pool, draws=20):
-    """Rows for one source of pretraining: the probe on every contiguous fold of the pool."""
+    """Yield rows for one source of pretraining: the probe on every contiguous fold of the pool.
+
+    Parameters
+    ----------
+    source : str
+        Its name, the "arm" of the rows.
+    backbone : callable
+        A function that returns a new model with weights.
+    pool : Columns
+    draws : int
+        Per fold and number of labels.
+    """
     for f, (rest, fold) in enumerate(folds(pool)):
         world = World(rest, fold, {"letters": backbone})
         for row in measure(world, [("probe", BUDGETS, draws)]):
             yield dict(row, arm=source, fold=f)
 
-# %% ../nbs/tools/labels.ipynb #labels-025
+# %% ../nbs/tools/labels.ipynb #labels-036
 def evidence(
     path="labels.json", scratch=".evidence", plan=PLAN, updates=(600, UPDATES), show=print
 ):
-    """Run the plan and the comparison of sources; write rows to `path`, resumable at any point.
+    """Run the plan and the comparison of sources, and write rows to a file; resumable at any point.
 
     Parameters
     ----------
@@ -328,6 +522,11 @@ def evidence(
         Pretraining budgets: of the three compared sources, and of the random-label control.
     show : callable
         Gets a line of progress about every ten seconds.
+
+    Returns
+    -------
+    results : dict
+        With "rows", "sources", "weights" (SHA-256) and "environment".
     """
     results = _started(Path(path), updates)
 
@@ -353,7 +552,7 @@ def evidence(
             show(f"{n} of {left} fits · {row['arm']} · {row['labels']} per class")
     return results
 
-
+# %% ../nbs/tools/labels.ipynb #labels-038
 def _started(path, updates):
     "The results so far, or empty ones, with how they are run."
     weights = file_sha256(bundled("letters"))
@@ -370,8 +569,18 @@ def _write(path, results):
     with writing(path) as beside:
         Path(beside).write_text(json.dumps(results, indent=0) + "\n")
 
-# %% ../nbs/tools/labels.ipynb #labels-026
+# %% ../nbs/tools/labels.ipynb #labels-040
 def merged(rows, live):
-    """Stored rows, with the cells that were measured live replaced."""
+    """Stored rows, with the cells that were measured live replaced.
+
+    Parameters
+    ----------
+    rows, live : list of dict
+        As `measure` yields them.
+
+    Returns
+    -------
+    list of dict
+    """
     fresh = {(row["arm"], row["labels"]) for row in live}
     return [row for row in rows if (row["arm"], row["labels"]) not in fresh] + list(live)

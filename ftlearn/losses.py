@@ -3,11 +3,11 @@
 # %% auto #0
 __all__ = ['cross_entropy', 'mse', 'binary_cross_entropy']
 
-# %% ../nbs/03_losses.ipynb #03-losses-022
+# %% ../nbs/03_losses.ipynb #03-losses-031
 import torch
 from torch.nn import functional as F
 
-# %% ../nbs/03_losses.ipynb #03-losses-023
+# %% ../nbs/03_losses.ipynb #03-losses-032
 def _tensor(output):
     "The model's output, if it is one tensor."
     if not isinstance(output, torch.Tensor):
@@ -17,7 +17,7 @@ def _tensor(output):
         )
     return output
 
-# %% ../nbs/03_losses.ipynb #03-losses-027
+# %% ../nbs/03_losses.ipynb #03-losses-036
 def _wrong_kind(z, y):
     "What is wrong with the type or shape of these labels, or an empty text."
     if y.is_floating_point():
@@ -35,7 +35,7 @@ def _wrong_kind(z, y):
         )
     return ""
 
-# %% ../nbs/03_losses.ipynb #03-losses-028
+# %% ../nbs/03_losses.ipynb #03-losses-037
 def _explain(z, y, weight, error):
     "One sentence: why these logits and labels do not fit together."
     if z.ndim < 2 or len(z) != len(y):
@@ -55,7 +55,7 @@ def _explain(z, y, weight, error):
         )
     return f"Cross-entropy failed on logits {tuple(z.shape)} and labels {tuple(y.shape)}: {error}"
 
-# %% ../nbs/03_losses.ipynb #03-losses-032
+# %% ../nbs/03_losses.ipynb #03-losses-041
 def _class_weights(weight):
     "The class weights as a float32 tensor, or an error."
     weight = torch.as_tensor(weight, dtype=torch.float32).clone()
@@ -63,13 +63,13 @@ def _class_weights(weight):
         raise ValueError("weight must be one number per class, none of them negative.")
     return weight
 
-# %% ../nbs/03_losses.ipynb #03-losses-033
+# %% ../nbs/03_losses.ipynb #03-losses-042
 def _check_smoothing(label_smoothing):
     "An error if the share is not one."
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing is {label_smoothing}: give a number from 0 up to 1.")
 
-# %% ../nbs/03_losses.ipynb #03-losses-037
+# %% ../nbs/03_losses.ipynb #03-losses-046
 _NOBODY = torch.iinfo(torch.int64).min  # the label that torch may ignore: one that nobody uses
 
 
@@ -94,7 +94,7 @@ def _target(y):
         return y.float()
     return y.long() if y.dtype == torch.uint8 else y
 
-# %% ../nbs/03_losses.ipynb #03-losses-040
+# %% ../nbs/03_losses.ipynb #03-losses-049
 def cross_entropy(label_smoothing=0.0, weight=None):
     """Objective for classes: minus the log of the probability that the right class was given.
 
@@ -102,8 +102,8 @@ def cross_entropy(label_smoothing=0.0, weight=None):
     ----------
     label_smoothing : float in [0, 1)
         Share of the target that is spread evenly over all classes (Szegedy et al., 2016).
-    weight : sequence of float, one per class, optional
-        Weights the examples by their class. For class indices the mean is the weighted one; for
+    weight : sequence of float, optional
+        One per class: weights the examples by their class. For class indices the mean is the weighted one; for
         probabilities, as in torch, the weighted sum is divided by the number of examples.
 
     Returns
@@ -117,6 +117,8 @@ def cross_entropy(label_smoothing=0.0, weight=None):
     ------
     ValueError
         If the smoothing or a weight is out of range; later, if logits and labels do not fit.
+    TypeError
+        Later, if the model's output is not one tensor.
     """
     _check_smoothing(label_smoothing)
     weight = None if weight is None else _class_weights(weight)
@@ -137,7 +139,7 @@ def cross_entropy(label_smoothing=0.0, weight=None):
 
     return objective
 
-# %% ../nbs/03_losses.ipynb #03-losses-056
+# %% ../nbs/03_losses.ipynb #03-losses-065
 def _elementwise(loss):
     "An objective from a loss that compares predictions and targets of one shape."
 
@@ -153,7 +155,7 @@ def _elementwise(loss):
 
     return objective
 
-# %% ../nbs/03_losses.ipynb #03-losses-059
+# %% ../nbs/03_losses.ipynb #03-losses-068
 def mse():
     """Objective for numbers: the mean squared error, in squared units of the target.
 
@@ -166,10 +168,12 @@ def mse():
     ------
     ValueError
         Later, if prediction and target differ in shape.
+    TypeError
+        Later, if the model's output is not one tensor.
     """
     return _elementwise(F.mse_loss)
 
-# %% ../nbs/03_losses.ipynb #03-losses-063
+# %% ../nbs/03_losses.ipynb #03-losses-072
 def binary_cross_entropy():
     """Objective for independent yes-or-no questions (multi-label): mean over all of them, in nats.
 
@@ -183,5 +187,7 @@ def binary_cross_entropy():
     ------
     ValueError
         Later, if logits and targets differ in shape.
+    TypeError
+        Later, if the model's output is not one tensor.
     """
     return _elementwise(F.binary_cross_entropy_with_logits)

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['Normalize', 'glyphnet', 'stages', 'named', 'View', 'split', 'Tap', 'tap', 'replace_head', 'adapt_input']
 
-# %% ../nbs/02_models.ipynb #02-models-014
+# %% ../nbs/02_models.ipynb #02-models-017
 import copy
 import difflib
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from itertools import chain
 import torch
 from torch import fx, nn
 
-# %% ../nbs/02_models.ipynb #02-models-016
+# %% ../nbs/02_models.ipynb #02-models-019
 class Normalize(nn.Module):
     """First module of a model: raw images (n, c, height, width) to floats around zero.
 
@@ -53,7 +53,7 @@ class Normalize(nn.Module):
             )
         return (x.to(self.mean.dtype) / self.scale - self.mean) / self.std
 
-# %% ../nbs/02_models.ipynb #02-models-022
+# %% ../nbs/02_models.ipynb #02-models-025
 def _block(inputs, outputs, stride=1):
     "Two 3x3 convolutions with a shortcut around them."
     from torchvision.models.resnet import BasicBlock
@@ -74,7 +74,7 @@ def _network(classes, widths):
     stages |= {"layer1": _block(a, a), "layer2": _block(a, b, 2), "layer3": _block(b, c, 2)}
     return nn.Sequential(OrderedDict(stages, head=nn.Sequential(*head)))
 
-# %% ../nbs/02_models.ipynb #02-models-024
+# %% ../nbs/02_models.ipynb #02-models-027
 def _whole(number, what):
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise ValueError(f"{what} is {number!r}: give a whole number of at least 1.")
@@ -93,10 +93,20 @@ def glyphnet(classes=10, weights=None, widths=(64, 128, 256)):
     widths : three ints
         Channels of the three blocks.
 
+    Returns
+    -------
+    nn.Sequential
+        Of `normalize`, `stem`, `layer1`, `layer2`, `layer3` and `head`; it takes uint8 or float
+        images of shape (n, 1, height, width) and returns logits of shape (n, classes).
+
     Raises
     ------
     ValueError
         If `classes` is no whole number of at least 1, or no such weights are bundled.
+
+    References
+    ----------
+    K. He and others, *Deep Residual Learning for Image Recognition*, 2016: the blocks.
     """
     _whole(classes, "classes")
     if weights is None:
@@ -109,7 +119,7 @@ def glyphnet(classes=10, weights=None, widths=(64, 128, 256)):
     model = load_into(_network(known, widths), state, str(path))
     return model if classes == known else replace_head(model, classes)
 
-# %% ../nbs/02_models.ipynb #02-models-028
+# %% ../nbs/02_models.ipynb #02-models-031
 class _Tracer(fx.Tracer):
     "Opens the named modules; calls to all others stay one node."
 
@@ -122,7 +132,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, name):
         return name not in self.opened
 
-# %% ../nbs/02_models.ipynb #02-models-030
+# %% ../nbs/02_models.ipynb #02-models-033
 def _trace(model, at="", training=False):
     "The graph of `model.forward` with the modules around `at` opened; their modes are restored."
     opened = {at[:i] for i, letter in enumerate(at) if letter == "."}
@@ -142,7 +152,7 @@ def _trace(model, at="", training=False):
         for module, mode in zip(modules, modes):
             module.training = mode
 
-# %% ../nbs/02_models.ipynb #02-models-032
+# %% ../nbs/02_models.ipynb #02-models-035
 @contextmanager
 def _unchanged(model):
     "Take back what a traced forward has written on a model and its parts."
@@ -158,7 +168,7 @@ def _unchanged(model):
                 del table[name]
             table.update(entries)
 
-# %% ../nbs/02_models.ipynb #02-models-036
+# %% ../nbs/02_models.ipynb #02-models-039
 def _calls(module):
     "Submodules with parameters or buffers that `module.forward` calls, in its order."
     try:
@@ -169,7 +179,7 @@ def _calls(module):
         names = [name for name, _ in module.named_children()]
     return [name for name in dict.fromkeys(names) if module.get_submodule(name).state_dict()]
 
-# %% ../nbs/02_models.ipynb #02-models-040
+# %% ../nbs/02_models.ipynb #02-models-043
 def _end(model, index):
     "Name of the first (0) or last (-1) layer with parameters, in the order of forward."
     name = ""
@@ -182,7 +192,7 @@ def _end(model, index):
             return name
         name = f"{name}.{learned[index]}".strip(".")
 
-# %% ../nbs/02_models.ipynb #02-models-042
+# %% ../nbs/02_models.ipynb #02-models-045
 def _head(model):
     "Name of the final linear layer."
     name = _end(model, -1)
@@ -197,7 +207,7 @@ def _head(model):
         f"is {name!r}, a {kind}. Append an nn.Linear."
     )
 
-# %% ../nbs/02_models.ipynb #02-models-046
+# %% ../nbs/02_models.ipynb #02-models-049
 def stages(model):
     """The named stages of a model in the order of forward; the last one is always "head".
 
@@ -235,7 +245,7 @@ def _opened(model, names, outer):
 def _size(module):
     return sum(p.numel() for p in module.parameters())
 
-# %% ../nbs/02_models.ipynb #02-models-050
+# %% ../nbs/02_models.ipynb #02-models-053
 def named(model, at):
     """The full name of the module that `at` means.
 
@@ -270,7 +280,7 @@ def named(model, at):
         f"{type(model).__name__} has {what}: choose a name such as {', '.join(map(repr, choice))}."
     )
 
-# %% ../nbs/02_models.ipynb #02-models-054
+# %% ../nbs/02_models.ipynb #02-models-057
 def _cut(model, at, training):
     "The graphs before and from `at`; one tensor must be alive between them."
     nodes = list(_trace(model, at, training).nodes)
@@ -289,7 +299,7 @@ def _cut(model, at, training):
     before, after = _part(nodes, nodes[:place], None, *alive), _part(nodes, nodes[place:], *alive)
     return before, _guarded(after) if any(_in_place(model, n) for n in nodes[place:]) else after
 
-# %% ../nbs/02_models.ipynb #02-models-056
+# %% ../nbs/02_models.ipynb #02-models-059
 def _moving(nodes):
     "The nodes that depend on the input; all others are parameters and what is made of them."
     moving = set()
@@ -304,7 +314,7 @@ def _alive(nodes, place):
     moving, after = _moving(nodes), set(nodes[place:])
     return [n for n in nodes[:place] if n in moving and after & set(n.users)]
 
-# %% ../nbs/02_models.ipynb #02-models-058
+# %% ../nbs/02_models.ipynb #02-models-061
 def _part(nodes, part, start, result=None):
     "A graph of the nodes of one part, from the tensor `start` or to the tensor `result`."
     wanted = _moving(nodes) & set(part)
@@ -321,7 +331,7 @@ def _part(nodes, part, start, result=None):
         graph.output(copies[result])
     return graph
 
-# %% ../nbs/02_models.ipynb #02-models-060
+# %% ../nbs/02_models.ipynb #02-models-063
 def _in_place(model, node):
     "Whether a node may overwrite its input."
     if node.op == "call_module":
@@ -338,11 +348,17 @@ def _guarded(graph):
     start.replace_all_uses_with(copied, delete_user_cb=lambda user: user is not copied)
     return graph
 
-# %% ../nbs/02_models.ipynb #02-models-062
+# %% ../nbs/02_models.ipynb #02-models-065
 class View(nn.Module):
     """Part of a model, sharing its modules, parameters and buffers by identity.
 
     Made by `split`. Names are those of the model. The view follows its own `training` flag.
+
+    Parameters
+    ----------
+    model : nn.Module
+    graphs : dict of bool to torch.fx.Graph
+        What to run in training (True) and in evaluation (False).
     """
 
     def __init__(self, model, graphs):
@@ -370,7 +386,7 @@ class View(nn.Module):
     def forward(self, x):
         return self.passes[self.training](self, x)
 
-# %% ../nbs/02_models.ipynb #02-models-064
+# %% ../nbs/02_models.ipynb #02-models-067
 def _without_auxiliary(model):
     if getattr(model, "aux_logits", False):
         model.aux_logits = False
@@ -392,7 +408,7 @@ def _near(model, at, count=3):
             break
     return ", ".join(near)
 
-# %% ../nbs/02_models.ipynb #02-models-066
+# %% ../nbs/02_models.ipynb #02-models-069
 def split(model, at):
     """Cut a model before the module `at`: ``head(body(x)) == model(x)``, to the bit.
 
@@ -416,6 +432,10 @@ def split(model, at):
     ValueError
         If there is no such module, or more than one tensor is alive there. The message names
         the nearest modules, or the nearest places that can be cut.
+
+    References
+    ----------
+    J. Reed and others, *torch.fx: Practical Program Capture and Transformation*, 2022.
     """
     name = named(_without_auxiliary(model), at)
     with _unchanged(model):
@@ -428,9 +448,15 @@ def split(model, at):
             raise ValueError(f"{error}: choose another place, such as {near}.") from error
         return tuple(View(model, {m: parts[i] for m, parts in cuts.items()}) for i in (0, 1))
 
-# %% ../nbs/02_models.ipynb #02-models-084
+# %% ../nbs/02_models.ipynb #02-models-087
 class Tap(nn.Module):
-    """A model that returns (logits, features); made by `tap`."""
+    """A model that returns ``(logits, features)``; made by `tap`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    names : list of str
+    """
 
     def __init__(self, model, names):
         super().__init__()
@@ -454,7 +480,7 @@ class Tap(nn.Module):
             for hook in hooks:
                 hook.remove()
 
-# %% ../nbs/02_models.ipynb #02-models-086
+# %% ../nbs/02_models.ipynb #02-models-089
 def tap(model, names):
     """The same model, returning ``(logits, {name: output of that module})``.
 
@@ -466,6 +492,11 @@ def tap(model, names):
         Names as in `split`; the features are called by what is given here. A module that is
         called several times gives its last output.
 
+    Returns
+    -------
+    Tap
+        It follows the model's own mode; gradients pass through the features.
+
     Raises
     ------
     ValueError
@@ -476,7 +507,7 @@ def tap(model, names):
         named(model, name)
     return Tap(model, names)
 
-# %% ../nbs/02_models.ipynb #02-models-097
+# %% ../nbs/02_models.ipynb #02-models-113
 def _fresh(old, classes):
     "A linear layer like `old` with other outputs, that knows nothing."
     same = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
@@ -490,7 +521,7 @@ def _fresh(old, classes):
         nn.init.zeros_(new.bias)
     return new.train(old.training)
 
-# %% ../nbs/02_models.ipynb #02-models-099
+# %% ../nbs/02_models.ipynb #02-models-115
 def replace_head(model, classes):
     """Give a model a new final layer with `classes` outputs, in place; the rest stays, to the bit.
 
@@ -513,6 +544,11 @@ def replace_head(model, classes):
     ------
     ValueError
         If `classes` is no whole number of at least 1, or the model does not end in a linear layer.
+
+    References
+    ----------
+    A. Kumar and others, *Fine-Tuning can Distort Pretrained Features and Underperform
+    Out-of-Distribution*, 2022: what a random head does to the body.
     """
     name = _head(_without_auxiliary(model))
     old = model.get_submodule(name)
@@ -520,7 +556,7 @@ def replace_head(model, classes):
     model.set_submodule(name, _fresh(old, classes))
     return model
 
-# %% ../nbs/02_models.ipynb #02-models-107
+# %% ../nbs/02_models.ipynb #02-models-125
 def _sharing(old, new):
     "A matrix (new, old): which share of each old channel's weights each new band takes."
     i = torch.arange(max(old, new))
@@ -528,7 +564,7 @@ def _sharing(old, new):
     taken[i % new, i % old] = 1
     return taken / taken.sum(0)
 
-# %% ../nbs/02_models.ipynb #02-models-111
+# %% ../nbs/02_models.ipynb #02-models-129
 def _renormalize(normalize, channels):
     "Give each new band the statistics of its channel; False if the model should stay as it is."
     old = normalize.mean.shape[1]
@@ -547,7 +583,7 @@ def _renormalize(normalize, channels):
         setattr(normalize, name, getattr(normalize, name)[:, i % old][:, :channels].clone())
     return True
 
-# %% ../nbs/02_models.ipynb #02-models-113
+# %% ../nbs/02_models.ipynb #02-models-131
 def adapt_input(model, channels):
     """Convert the first convolution to `channels` inputs, in place, and `Normalize` with it.
 
@@ -568,6 +604,11 @@ def adapt_input(model, channels):
     ------
     ValueError
         If `channels` is no whole number of at least 1, or the first layer is no convolution.
+
+    References
+    ----------
+    J. Carreira and A. Zisserman, *Quo Vadis, Action Recognition?*, 2017: weights that keep the
+    output when the input is repeated (there over time).
     """
     _whole(channels, "channels")
     name = _end(model, 0)

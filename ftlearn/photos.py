@@ -65,7 +65,14 @@ def _turn(image):
 
 # %% ../nbs/tools/photos.ipynb #photos-012
 class PhotoError(ValueError):
-    """An image that cannot be used; says which, why (`reason`), and what to do."""
+    """An image that cannot be used; says which, why (`reason`), and what to do.
+
+    Parameters
+    ----------
+    path : str or Path
+    reason, advice : str
+        Parts of the sentence: "`path` `reason`: `advice`."
+    """
 
     def __init__(self, path, reason, advice):
         super().__init__(f"{path} {reason}: {advice}.")
@@ -91,13 +98,21 @@ def _too_large(name, limit):
     reason = f"has more than {limit / 1e6:.0f} million pixels"
     return PhotoError(name, reason, "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS")
 
-# %% ../nbs/tools/photos.ipynb #photos-013
+# %% ../nbs/tools/photos.ipynb #photos-014
 def to_rgb(image):
     """A PIL image of any mode as a new RGB image of eight bits, upright.
 
     Turned as its EXIF says; what is transparent is laid on white; 65535 of a deep grey image
     becomes 255, and numbers with a fraction count to 1 if none is larger, else to 255. Of an
     animation it is the frame that the image stands at, the first when it was just opened.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+
+    Returns
+    -------
+    PIL.Image.Image
 
     Raises
     ------
@@ -123,20 +138,25 @@ def to_rgb(image):
     image.info = {}  # what was applied is not applied twice
     return image
 
-# %% ../nbs/tools/photos.ipynb #photos-018
+# %% ../nbs/tools/photos.ipynb #photos-019
 _WORDS = {"1": "grey", "L": "grey", "LA": "grey", "La": "grey", "P": "palette", "PA": "palette"}
 _WORDS |= {mode: "16-bit" for mode in _DEEP[:-1]} | {"RGB": "", "RGBA": "", "RGBa": ""}
 
 
 def changes(image):
-    """What `to_rgb` changes in an image: a tuple of words, empty for an upright RGB one."""
+    """What `to_rgb` changes in an image: a tuple of words, empty for an upright RGB one.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    """
     word = f"float 0-{_white(image)}" if image.mode == "F" else image.mode
     words = [_WORDS.get(word, word)]
     words += ["transparent"] * image.has_transparency_data
     words += ["EXIF-turned"] * (_turn(image) is not None)
     return tuple(word for word in words if word)
 
-# %% ../nbs/tools/photos.ipynb #photos-021
+# %% ../nbs/tools/photos.ipynb #photos-022
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "ICO", "JPEG2000", "AVIF")
 ENDINGS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .bmp .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .ico .jp2 "
@@ -152,7 +172,7 @@ def _formats():
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
-# %% ../nbs/tools/photos.ipynb #photos-023
+# %% ../nbs/tools/photos.ipynb #photos-024
 class _Quiet:
     "PIL's warnings are off while anybody is inside."
 
@@ -176,7 +196,7 @@ class _Quiet:
 
 _quiet = _Quiet()
 
-# %% ../nbs/tools/photos.ipynb #photos-025
+# %% ../nbs/tools/photos.ipynb #photos-027
 def _bytes(path):
     "The bytes of a file, or a sentence on why there are none."
     try:
@@ -214,7 +234,22 @@ def _opened(path, data):
 
 
 def read_image(path):
-    """Read an image file: (RGB image, what was changed to make it RGB). As `open_image`."""
+    """Read an image file as `open_image` does, and say what was changed to make it RGB.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    image : PIL.Image.Image
+    changed : tuple of str
+        As `changes` gives it.
+
+    Raises
+    ------
+    TypeError, FileNotFoundError, IsADirectoryError, PhotoError
+    """
     try:
         path = Path(path)
     except TypeError as error:
@@ -227,7 +262,7 @@ def read_image(path):
         image = _opened(path, data)
         return to_rgb(image), changes(image)
 
-# %% ../nbs/tools/photos.ipynb #photos-026
+# %% ../nbs/tools/photos.ipynb #photos-029
 def open_image(path):
     """Read an image file as RGB of eight bits, upright: see `to_rgb`.
 
@@ -243,14 +278,15 @@ def open_image(path):
 
     Raises
     ------
-    FileNotFoundError, IsADirectoryError
+    TypeError, FileNotFoundError, IsADirectoryError
+        If the path is that of no file.
     PhotoError
         If the file is empty, cut short, damaged, no image, or has more pixels than
         ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     return read_image(path)[0]
 
-# %% ../nbs/tools/photos.ipynb #photos-030
+# %% ../nbs/tools/photos.ipynb #photos-033
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 
@@ -307,7 +343,23 @@ class Preprocess:
         return self.channels, self.crop, self.crop
 
     def scaled(self, size):
-        """The size (width, height) to which an image of this size is brought before the crop."""
+        """The size to which an image is brought before the crop.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Width and height, in pixels.
+
+        Returns
+        -------
+        (int, int)
+            Width and height, in pixels.
+
+        Raises
+        ------
+        PhotoError
+            If one side is more than 100 times the other.
+        """
         if max(size) > 100 * min(size):
             wide, high = size
             reason = f"has {wide}x{high} pixels, one side more than 100 times the other"
@@ -327,7 +379,7 @@ class Preprocess:
         pixels = torch.from_numpy(np.array(image)).view(crop, crop, self.channels)
         return pixels.permute(2, 0, 1).contiguous()
 
-# %% ../nbs/tools/photos.ipynb #photos-035
+# %% ../nbs/tools/photos.ipynb #photos-038
 def _cells(photo, number):
     "Boxes (left, top, width, height) of a grid, without those that show the least."
     wide, high = photo.size
@@ -350,7 +402,7 @@ def _tile(photo, cell, random):
     tile = ImageOps.mirror(tile) if random.random() < 0.3 else tile
     return ImageEnhance.Brightness(tile).enhance(random.uniform(0.85, 1.15))
 
-# %% ../nbs/tools/photos.ipynb #photos-036
+# %% ../nbs/tools/photos.ipynb #photos-039
 def sample_photos(folder, per_class=40, seed=0):
     """Write a class tree, china/ and flower/, of small tiles of scikit-learn's two photographs.
 
@@ -361,6 +413,7 @@ def sample_photos(folder, per_class=40, seed=0):
     per_class : int
         Images per class, 1 to 400.
     seed : int
+        Of the places, sizes and brightness of the tiles.
 
     Returns
     -------
@@ -371,6 +424,8 @@ def sample_photos(folder, per_class=40, seed=0):
     ------
     FileExistsError
         If there is such a class folder already.
+    ValueError
+        If `per_class` is no whole number from 1 to 400.
     """
     from PIL import Image
     from sklearn.datasets import load_sample_images

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['layers', 'param_groups', 'lr_find', 'RateTrace']
 
-# %% ../nbs/07_rates.ipynb #07-rates-021
+# %% ../nbs/07_rates.ipynb #07-rates-023
 import contextlib
 import copy
 import math
@@ -17,7 +17,7 @@ from .explore import COLOURS, panels
 from .models import _alive, _calls, _trace, _unchanged
 from .training import _restore, train
 
-# %% ../nbs/07_rates.ipynb #07-rates-022
+# %% ../nbs/07_rates.ipynb #07-rates-025
 def _is_chain(module):
     "Whether forward runs one submodule after the other, with a single tensor in between."
     try:
@@ -32,7 +32,7 @@ def _is_chain(module):
 def _learns(module, name):
     return any(True for _ in module.get_submodule(name).parameters())
 
-# %% ../nbs/07_rates.ipynb #07-rates-025
+# %% ../nbs/07_rates.ipynb #07-rates-029
 _LISTS = nn.Sequential, nn.ModuleList, nn.ModuleDict
 
 
@@ -42,7 +42,7 @@ def _blocks(model, trunk):
     inner = [m for m in inner if not isinstance(m, _LISTS)]
     return {type(m) for m in inner if not any(m.children()) or not _is_chain(m)}
 
-# %% ../nbs/07_rates.ipynb #07-rates-027
+# %% ../nbs/07_rates.ipynb #07-rates-031
 def _trunk(model):
     "The names of the model and of the networks that it only wraps."
     names, module = [""], model
@@ -59,7 +59,7 @@ def _trunk(model):
 def _is_list(module):
     return isinstance(module, _LISTS) and any(True for _ in module.parameters())
 
-# %% ../nbs/07_rates.ipynb #07-rates-028
+# %% ../nbs/07_rates.ipynb #07-rates-034
 def _settings(nodes):
     "Optional arguments, sizes, and what is made of them alone: no tensors to be kept alive."
     found = set()
@@ -90,7 +90,7 @@ def _sections(module):
             last = i
     return [[n for n in names if found[n] == s] for s in sorted(set(found.values()))]
 
-# %% ../nbs/07_rates.ipynb #07-rates-029
+# %% ../nbs/07_rates.ipynb #07-rates-038
 def _pieces(model, name, inside):
     "Yield the parameters of one piece after the other, by name, and whether it is a layer."
     module = model.get_submodule(name)
@@ -122,7 +122,7 @@ def _all_pieces(model, cut=_sections):
         return _all_pieces(model, calls)
     return [*pieces, (dict(model.named_parameters()), False)]
 
-# %% ../nbs/07_rates.ipynb #07-rates-031
+# %% ../nbs/07_rates.ipynb #07-rates-040
 def layers(model):
     """The parameters of a model, layer by layer in the order of forward, the head last.
 
@@ -157,7 +157,7 @@ def layers(model):
         taken |= {id(p) for p in piece.values()}
     return found
 
-# %% ../nbs/07_rates.ipynb #07-rates-034
+# %% ../nbs/07_rates.ipynb #07-rates-044
 def param_groups(model, lr, layer_decay=1.0, weight_decay=0.0):
     """Groups for an optimizer: every trainable parameter once, with its rate and weight decay.
 
@@ -202,7 +202,7 @@ def param_groups(model, lr, layer_decay=1.0, weight_decay=0.0):
         raise ValueError("Nothing is trainable: unfreeze a part of the model, at least its head.")
     return [{"params": ps, "lr": r, "weight_decay": d} for (r, d), ps in groups.items()]
 
-# %% ../nbs/07_rates.ipynb #07-rates-035
+# %% ../nbs/07_rates.ipynb #07-rates-046
 _TABLES = nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag
 
 
@@ -224,7 +224,7 @@ def _check_numbers(lr, layer_decay, weight_decay):
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay is {weight_decay}: give 0 or a small positive number.")
 
-# %% ../nbs/07_rates.ipynb #07-rates-066
+# %% ../nbs/07_rates.ipynb #07-rates-079
 def _snapshot(value):
     "A function that gives a tensor, dictionary or list the contents that it has now."
     kept = None
@@ -247,7 +247,7 @@ def _snapshot(value):
 
     return back
 
-# %% ../nbs/07_rates.ipynb #07-rates-069
+# %% ../nbs/07_rates.ipynb #07-rates-083
 @contextlib.contextmanager
 def _as_found(step):
     "Give back, to the bit, whatever updates inside the block change."
@@ -270,23 +270,24 @@ def _as_found(step):
         random.setstate(chance[0])
         np.random.set_state(chance[1])  # noqa: NPY002
 
-# %% ../nbs/07_rates.ipynb #07-rates-072
+# %% ../nbs/07_rates.ipynb #07-rates-087
 def lr_find(step, data, lowest=1e-6, highest=1.0, updates=100):
     """A learning-rate range test (after Smith, 2017), which leaves everything as it was found.
 
     The rate grows by the same factor at every update (Gugger, 2018). Groups keep their ratios.
     What the trace suggests depends on `updates` and on the range: with half the updates, or with
-    a range of twice as many factors of ten, the suggestion is twice as high or more. Compare
+    a range of twice as many factors of ten, the suggestion is about twice as high or more. Compare
     only tests with the same settings; the lesson tried its suggestions with these defaults.
-    The test stops early when the mean of five losses is twice that of the first five, or a loss is not finite.
-    Weights, buffers, modes, gradients, the optimizer's memory and rates, and the random states
-    of torch, Python and NumPy are then the same bits as before, also after an exception.
+    The test stops early when the mean of five losses is twice that of the first five, or a loss
+    is not finite. Weights, buffers, modes, gradients, the optimizer's memory and rates, and the random
+    states of torch, Python and NumPy are then the same bits as before, also after an exception.
 
     Parameters
     ----------
     step : Step
         Its after-hooks are not called.
     data : Columns
+        As for `train`; as many epochs as the updates need.
     lowest, highest : float
         First and last rate of the group with the highest rate.
     updates : int
@@ -295,6 +296,7 @@ def lr_find(step, data, lowest=1e-6, highest=1.0, updates=100):
     Returns
     -------
     trace : RateTrace
+        Rates and losses, with `suggestion` and `draw()`.
 
     Raises
     ------
@@ -314,7 +316,7 @@ def lr_find(step, data, lowest=1e-6, highest=1.0, updates=100):
                     break
     return _curve(rates, losses)
 
-# %% ../nbs/07_rates.ipynb #07-rates-073
+# %% ../nbs/07_rates.ipynb #07-rates-089
 def _own_rates(step):
     "Stop hooks and schedules, give every group its own rate; returns the highest."
     step.after = ()
@@ -332,7 +334,7 @@ def _diverged(losses):
     start = sum(losses[:5]) / len(losses[:5])
     return not math.isfinite(losses[-1]) or sum(losses[-5:]) / 5 > start + abs(start)
 
-# %% ../nbs/07_rates.ipynb #07-rates-075
+# %% ../nbs/07_rates.ipynb #07-rates-091
 def _check_range(lowest, highest, updates):
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
@@ -354,7 +356,7 @@ def _curve(rates, losses):
         losses = losses[:-1]
     return RateTrace(rates[: len(losses)], losses)
 
-# %% ../nbs/07_rates.ipynb #07-rates-077
+# %% ../nbs/07_rates.ipynb #07-rates-093
 def _smooth(losses):
     "Each loss averaged with its neighbours, a twentieth of the curve to either side."
     reach = len(losses) // 20
@@ -373,7 +375,7 @@ def _halfway(rates, curve):
     halfway = (curve[0] + min(curve)) / 2
     return next(rate for rate, value in zip(rates, curve) if value <= halfway)
 
-# %% ../nbs/07_rates.ipynb #07-rates-080
+# %% ../nbs/07_rates.ipynb #07-rates-097
 def _draw(trace):
     curve, (figure, axes) = _smooth(trace.losses), panels(size=(6, 3))
     axes.plot(trace.rates, trace.losses, ".", color="#999999", markersize=4)
@@ -390,7 +392,7 @@ def _draw(trace):
         axes.text(at, low + 1.09 * height, f" suggestion {at:.1e} ", **words)
     return figure
 
-# %% ../nbs/07_rates.ipynb #07-rates-081
+# %% ../nbs/07_rates.ipynb #07-rates-099
 class RateTrace:
     """The curve of a range test, made by `lr_find`.
 
@@ -413,7 +415,7 @@ class RateTrace:
         """The first rate at which the smooth loss has come half of its way down.
 
         It depends on how fast the rate grew: the more updates per factor of ten, the lower it
-        is. With the defaults of `lr_find`, rates up to it add up to about seven times itself.
+        is. With the defaults of `lr_find`, rates up to it add up to seven or eight times it.
 
         Raises
         ------

@@ -6,7 +6,7 @@ __all__ = ['PLACES', 'Schedule', 'constant', 'linear', 'cosine', 'exponential', 
            'warmup_stable_decay', 'points', 'factors', 'picture', 'Rates', 'trace', 'plan', 'extend', 'Plateau',
            'from_handles', 'draw_handles', 'Handles']
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-010
+# %% ../nbs/08_schedules.ipynb #08-schedules-011
 import functools
 import math
 from collections.abc import Iterator
@@ -21,9 +21,16 @@ import torch
 from .explore import COLOURS, Picture, label_lines, panels, slider, stored_form
 from .training import _check_run, _rates, set_rates
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-012
+# %% ../nbs/08_schedules.ipynb #08-schedules-013
 class Schedule:
     """A pure function of progress, 0 to 1, to a factor; prints, copies and pickles as its call.
+
+    Parameters
+    ----------
+    make : callable
+        The constructor that is called, `cosine` for example.
+    values, settings : list and dict
+        Its arguments by place and by name.
 
     Raises
     ------
@@ -46,7 +53,7 @@ class Schedule:
     def __reduce__(self):
         return Schedule, self.call
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-014
+# %% ../nbs/08_schedules.ipynb #08-schedules-015
 def _numbers(owner, low=0.0, high=math.inf, kind=Real, hint="", **values):
     "Refuse values that are no finite numbers within the limits; returns the last."
     for name, value in values.items():
@@ -64,7 +71,7 @@ def _numbers(owner, low=0.0, high=math.inf, kind=Real, hint="", **values):
 def _progress(progress):
     return _numbers("The", 0, 1, hint=", updates done / updates of the run", progress=progress)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-016
+# %% ../nbs/08_schedules.ipynb #08-schedules-017
 def _named(constructor):
     "Let the function that a constructor returns be a `Schedule`."
 
@@ -83,14 +90,14 @@ def _plain(value):
         return (tuple if isinstance(value, tuple) else list)(map(_plain, value))
     return value.tolist() if hasattr(value, "tolist") else value
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-018
+# %% ../nbs/08_schedules.ipynb #08-schedules-019
 @_named
 def constant(value=1.0):
     """The same factor throughout."""
     _numbers("The constant", factor=value)
     return lambda progress: value
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-022
+# %% ../nbs/08_schedules.ipynb #08-schedules-023
 @_named
 def linear(start=1.0, stop=0.0):
     """A straight line from one factor to another.
@@ -108,7 +115,7 @@ def linear(start=1.0, stop=0.0):
     _numbers("The line's", start=start, stop=stop)
     return lambda progress: start + (stop - start) * progress
 
-
+# %% ../nbs/08_schedules.ipynb #08-schedules-025
 @_named
 def cosine(start=1.0, stop=0.0):
     """Half a cosine from one factor to another: flat, steep, flat (Loshchilov and Hutter, 2017).
@@ -126,7 +133,7 @@ def cosine(start=1.0, stop=0.0):
     _numbers("The cosine's", start=start, stop=stop)
     return lambda progress: stop + (start - stop) * (1 + math.cos(math.pi * progress)) / 2
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-025
+# %% ../nbs/08_schedules.ipynb #08-schedules-028
 @_named
 def exponential(start=1.0, stop=0.01):
     """From one factor to another by the same ratio at every update.
@@ -146,7 +153,7 @@ def exponential(start=1.0, stop=0.01):
         raise ValueError("An exponential never reaches 0: give a start and a stop above 0.")
     return lambda progress: start * (stop / start) ** progress
 
-
+# %% ../nbs/08_schedules.ipynb #08-schedules-030
 @_named
 def polynomial(start=1.0, stop=0.0, power=2.0):
     """From one factor to another along what is left of the run, to a power.
@@ -166,7 +173,7 @@ def polynomial(start=1.0, stop=0.0, power=2.0):
     _numbers("The polynomial's", start=start, stop=stop, power=power)
     return lambda progress: stop + (start - stop) * (1 - progress) ** power
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-028
+# %% ../nbs/08_schedules.ipynb #08-schedules-033
 @_named
 def tanh(start=1.0, stop=0.0, begin=-7.0, end=3.0):
     """A hyperbolic tangent from near one factor to near another (Hsueh, Li and Wu, 2019).
@@ -190,7 +197,7 @@ def tanh(start=1.0, stop=0.0, begin=-7.0, end=3.0):
     bend = lambda progress: (1 - math.tanh(begin + (end - begin) * progress)) / 2
     return lambda progress: stop + (start - stop) * bend(progress)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-033
+# %% ../nbs/08_schedules.ipynb #08-schedules-038
 _TINY = 1e-9  # far below 1 / updates, far above the rounding of i / updates
 
 
@@ -214,7 +221,7 @@ def step(every=0.3, factor=0.1):
     _numbers("A stair's", 0, 1, factor=factor)
     return lambda progress: factor ** math.floor(progress / every + _TINY)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-035
+# %% ../nbs/08_schedules.ipynb #08-schedules-040
 @_named
 def multi_step(at=(0.5, 0.75), factor=0.1):
     """Times `factor` at each of these progresses.
@@ -242,7 +249,7 @@ def _sequence(name, value, what, length=None):
         return value
     raise ValueError(f"{name} is {value!r}: give {what}.")
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-038
+# %% ../nbs/08_schedules.ipynb #08-schedules-043
 def _rate(factors):
     "The learning rate's factor: alone, or in a dictionary with the momentum's."
     return factors.get("lr", 1.0) if isinstance(factors, dict) else factors
@@ -262,7 +269,7 @@ def _share(who, share):
     hint = ", a share of the run such as 100 / updates for 100 updates"
     return _numbers(f"{who}'s", 0, 1, hint=hint, share=share)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-040
+# %% ../nbs/08_schedules.ipynb #08-schedules-045
 @_named
 def chain(*pieces):
     """Schedules one after the other: `chain((0.1, linear(0, 1)), (0.9, cosine()))`.
@@ -295,10 +302,16 @@ def _piece(starts, progress):
     within = (progress - start) / share
     return schedule(0.0 if within < _TINY else 1.0 if within > 1 - _TINY else within)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-043
+# %% ../nbs/08_schedules.ipynb #08-schedules-048
 @_named
 def part(schedule, start=0.0, stop=1.0):
-    """What a schedule does between two progresses; backwards if `start` is above `stop`.
+    """What a schedule does between two progresses.
+
+    Parameters
+    ----------
+    schedule : callable
+    start, stop : float
+        Progresses of it, from 0 to 1; with `start` above `stop` it runs backwards.
 
     Raises
     ------
@@ -309,10 +322,16 @@ def part(schedule, start=0.0, stop=1.0):
     _numbers("The part's", 0, 1, start=start, stop=stop)
     return lambda progress: schedule(start + (stop - start) * progress)
 
-
+# %% ../nbs/08_schedules.ipynb #08-schedules-050
 @_named
 def paced(schedule, power=2.0):
-    """A schedule at progress to a power: later if above 1 (k-decay; Zhang and Li, 2020).
+    """A schedule at progress to a power (k-decay; Zhang and Li, 2020).
+
+    Parameters
+    ----------
+    schedule : callable
+    power : float
+        Above 0; above 1 everything happens later.
 
     Raises
     ------
@@ -323,7 +342,7 @@ def paced(schedule, power=2.0):
     _numbers("The pace's", 1e-3, power=power)
     return lambda progress: schedule(progress**power)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-046
+# %% ../nbs/08_schedules.ipynb #08-schedules-053
 def _root(start, stop):
     "Steep at first, along the square root of progress."
     return part(polynomial(stop, start, power=0.5), 1, 0)
@@ -348,7 +367,7 @@ def _times(factors, by):
     lr = _rate(factors) * by
     return factors | {"lr": lr} if isinstance(factors, dict) else lr
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-048
+# %% ../nbs/08_schedules.ipynb #08-schedules-055
 @_named
 def warmup(schedule, share=0.1, kind="linear", start=0.0):
     """A rise to where the schedule begins; the schedule then takes the rest of the run.
@@ -356,6 +375,7 @@ def warmup(schedule, share=0.1, kind="linear", start=0.0):
     Parameters
     ----------
     schedule : callable
+        What follows the rise, from its own 0 to 1.
     share : float
         Of the run, below 1: for 100 updates, 100 / updates.
     kind : str
@@ -374,7 +394,7 @@ def warmup(schedule, share=0.1, kind="linear", start=0.0):
     rise = part(_fall(kind, start, "start"), 1, 0)  # the fall of that kind, backwards
     return chain((share, lambda p: _times(schedule(0.0), rise(p))), (1 - share, schedule))
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-050
+# %% ../nbs/08_schedules.ipynb #08-schedules-057
 @_named
 def cooldown(schedule, share=0.2, kind="linear", stop=0.0):
     """The schedule as it is, times a fall over the last share of the run (Zhai et al., 2022).
@@ -382,6 +402,7 @@ def cooldown(schedule, share=0.2, kind="linear", stop=0.0):
     Parameters
     ----------
     schedule : callable
+        What is brought down at its end.
     share : float
         Of the run.
     kind : str
@@ -399,7 +420,7 @@ def cooldown(schedule, share=0.2, kind="linear", stop=0.0):
     fall = chain((leave, constant()), (share, _fall(kind, stop, "stop")))
     return lambda progress: _times(schedule(progress), fall(progress))
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-053
+# %% ../nbs/08_schedules.ipynb #08-schedules-060
 @_named
 def cosine_restarts(cycles=3, growth=1.0, decay=1.0, stop=0.0):
     """Cosines one after the other (SGDR; Loshchilov and Hutter, 2017), all of them complete.
@@ -427,7 +448,7 @@ def cosine_restarts(cycles=3, growth=1.0, decay=1.0, stop=0.0):
     falls = [cosine(decay**i, stop) for i in range(cycles)]
     return chain(*[(length / sum(lengths), fall) for length, fall in zip(lengths, falls)])
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-056
+# %% ../nbs/08_schedules.ipynb #08-schedules-063
 @_named
 def one_cycle(warmup=0.25, start=0.0, stop=0.0, momentum=None):
     """One rise and one fall, each half a cosine.
@@ -463,7 +484,7 @@ def one_cycle(warmup=0.25, start=0.0, stop=0.0, momentum=None):
 
     return at
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-059
+# %% ../nbs/08_schedules.ipynb #08-schedules-066
 @_named
 def inverse_square_root(warmup=0.1, scale=None):
     """A rise, then one over the root of time (Vaswani et al., 2017): no factor of it is the end.
@@ -492,7 +513,7 @@ def inverse_square_root(warmup=0.1, scale=None):
 
     return at
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-061
+# %% ../nbs/08_schedules.ipynb #08-schedules-068
 @_named
 def warmup_stable_decay(warmup=0.1, decay=0.2, kind="linear", stop=0.0):
     """A rise, a plateau and a fall (Hu et al., 2024).
@@ -520,7 +541,7 @@ def warmup_stable_decay(warmup=0.1, decay=0.2, kind="linear", stop=0.0):
     fall = _fall(kind, stop, "stop")
     return chain((warmup, linear(0, 1)), (max(0.0, stable), constant()), (decay, fall))
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-064
+# %% ../nbs/08_schedules.ipynb #08-schedules-071
 @_named
 def points(pairs):
     """Straight lines between points drawn by hand: `points([(0, 0), (0.3, 1), (1, 0)])`.
@@ -546,7 +567,7 @@ def points(pairs):
         raise ValueError(f"The points are at {places}: give them in order, each place once.")
     return chain(*[(b[0] - a[0], linear(a[1], b[1])) for a, b in zip(pairs, pairs[1:])])
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-068
+# %% ../nbs/08_schedules.ipynb #08-schedules-075
 def factors(schedule, updates):
     """The learning rate's factors at every update of a run: progress is i / updates.
 
@@ -571,7 +592,7 @@ def factors(schedule, updates):
         _numbers(f"At update {i} of {updates} the schedule's", factor=factor)
     return [float(factor) for factor in found]
 
-
+# %% ../nbs/08_schedules.ipynb #08-schedules-077
 def picture(schedules, updates=100):
     """A figure of one schedule, or of several by name, as factors at every update.
 
@@ -579,6 +600,11 @@ def picture(schedules, updates=100):
     ----------
     schedules : callable, or dict of str to callable
     updates : int
+        Of the run.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
     """
     named = schedules if isinstance(schedules, dict) else {"": schedules}
     figure, axes = panels(size=(6, 2.8))
@@ -589,7 +615,7 @@ def picture(schedules, updates=100):
         label_lines(axes)
     return figure
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-074
+# %% ../nbs/08_schedules.ipynb #08-schedules-083
 @dataclass
 class Rates:
     """The rates of every update: a tuple per update, with one number per parameter group.
@@ -623,7 +649,7 @@ class Rates:
         """
         return _drawn(self, names)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-076
+# %% ../nbs/08_schedules.ipynb #08-schedules-085
 def _drawn(rates, names):
     if not len(rates):
         raise ValueError("There is nothing to draw: no update was recorded.")
@@ -643,7 +669,7 @@ def _drawn(rates, names):
     axes[-1, 0].set_xlabel("update")
     return figure
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-078
+# %% ../nbs/08_schedules.ipynb #08-schedules-087
 @contextmanager
 def trace(optimizer):
     """Record the rates that an optimizer uses, update by update, inside a `with` block.
@@ -667,7 +693,7 @@ def trace(optimizer):
     finally:
         handle.remove()
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-091
+# %% ../nbs/08_schedules.ipynb #08-schedules-100
 def plan(step, data, epochs=1, schedule=None, start=0):
     """The rates that `train` would use, called with the same arguments; nothing is trained.
 
@@ -703,7 +729,7 @@ def _copied(value):
         return tuple(map(_copied, value))
     return value.clone() if isinstance(value, torch.Tensor) else value
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-103
+# %% ../nbs/08_schedules.ipynb #08-schedules-114
 def extend(schedule, done, of, to, how=None):
     """A schedule for a run that was planned for `of` updates and is to have `to`.
 
@@ -750,7 +776,7 @@ def extend(schedule, done, of, to, how=None):
         )
     return longer
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-105
+# %% ../nbs/08_schedules.ipynb #08-schedules-116
 def _left(schedule, done, of):
     "What is left of a schedule; if nothing is, the last factor that an update used."
     last = (of - 1) / of
@@ -766,7 +792,7 @@ def _counted(done, of, to):
             "most `of`, and below `to`."
         )
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-117
+# %% ../nbs/08_schedules.ipynb #08-schedules-128
 @dataclass(eq=False)
 class Plateau:
     """The factor falls when a score stops getting better: the one schedule that needs feedback.
@@ -846,16 +872,30 @@ class Plateau:
         _numbers("The state's", -math.inf, best=0.0 if state["best"] is None else state["best"])
         vars(self).update(state)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-164
+# %% ../nbs/08_schedules.ipynb #08-schedules-193
 PLACES = (0, 0.25, 0.5, 0.75, 1)
 
 
 def from_handles(heights):
-    """The schedule through five heights: at the start, at each quarter, and at the end."""
+    """The schedule through five heights: at the start, at each quarter, and at the end.
+
+    Parameters
+    ----------
+    heights : five floats of at least 0
+
+    Returns
+    -------
+    schedule : Schedule
+
+    Raises
+    ------
+    ValueError
+        If there are not five numbers, or one is negative.
+    """
     heights = _sequence("heights", _plain(heights), "five numbers", 5)
     return points(list(zip(PLACES, heights)))
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-166
+# %% ../nbs/08_schedules.ipynb #08-schedules-195
 def draw_handles(heights, race=None, rival=None):
     """A figure of the schedule through five heights beside a rival's, and of their race.
 
@@ -866,6 +906,10 @@ def draw_handles(heights, race=None, rival=None):
         `race(schedule)` returns a sequence of scores, one per draw; without it only the curves.
     rival : callable, optional
         A schedule; a cosine if not given.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
     """
     rival, yours = rival or cosine(), from_handles(heights)
     name = rival.call[0].__name__ if isinstance(rival, Schedule) else "rival"
@@ -891,7 +935,7 @@ def _dots(axes, place, scores, colour):
     if scores:
         axes.plot(place, sum(scores) / len(scores), "_", color=colour, markersize=30)
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-168
+# %% ../nbs/08_schedules.ipynb #08-schedules-197
 class Handles:
     """Five sliders that draw a schedule and a button that races it; on a page, shapes to choose.
 
@@ -931,7 +975,7 @@ class Handles:
             bundle[kind] = self.live()._repr_mimebundle_()[kind]
         return bundle
 
-# %% ../nbs/08_schedules.ipynb #08-schedules-170
+# %% ../nbs/08_schedules.ipynb #08-schedules-199
 def _live(handles, heights):
     import ipywidgets
 
@@ -944,7 +988,7 @@ def _live(handles, heights):
     def redraw(race=lambda schedule: handles.known.get(repr(schedule), [])):
         heights = tuple(bar.value for bar in bars)
         picture = Picture(draw_handles(heights, race), f"the schedule through {heights}")
-        view.value = f'<img alt="{picture.alt}" src="data:image/png;base64,{picture.data}">'
+        view.value = picture.as_html()
 
     def pressed(_):
         button.disabled, button.description, errors.outputs = True, "racing ...", ()

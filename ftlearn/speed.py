@@ -5,8 +5,9 @@ __all__ = ['Timings', 'side_by_side', 'matrix_rate', 'copy_rate', 'Cost', 'cost'
            'mixed_precision', 'fused', 'compiled', 'graphed', 'Recomputed', 'gradient_checkpointing', 'Prefetched',
            'PrefetchedHeldOut', 'prefetched', 'fast', 'roofline']
 
-# %% ../nbs/19_speed.ipynb #19-speed-008
+# %% ../nbs/19_speed.ipynb #19-speed-009
 import contextlib
+import copy
 import difflib
 import functools
 import itertools
@@ -21,9 +22,9 @@ from .data import Columns, HeldOut
 from .explore import COLOURS, panels, table
 from .models import stages
 from .store import widened
-from .training import Step, bf16, check_gradients, train_mode
+from .training import Step, bf16, train_mode
 
-# %% ../nbs/19_speed.ipynb #19-speed-010
+# %% ../nbs/19_speed.ipynb #19-speed-011
 def _clocked(function):
     "Seconds of one call, with what it has asked of a GPU."
     if torch.cuda.is_initialized():
@@ -34,9 +35,15 @@ def _clocked(function):
         torch.cuda.synchronize()
     return time.perf_counter() - began
 
-# %% ../nbs/19_speed.ipynb #19-speed-012
+# %% ../nbs/19_speed.ipynb #19-speed-015
 class Timings:
-    """Seconds of functions that took turns, `{name: [seconds]}`; made by `side_by_side`."""
+    """Seconds of functions that took turns; made by `side_by_side`, and printed as a table.
+
+    Parameters
+    ----------
+    seconds : dict
+        {name: [seconds of every turn]}.
+    """
 
     def __init__(self, seconds):
         self.seconds = seconds
@@ -61,7 +68,7 @@ class Timings:
             )
         return repr(table(rows, ["", "ms", "times as fast", "quartiles"]))
 
-# %% ../nbs/19_speed.ipynb #19-speed-014
+# %% ../nbs/19_speed.ipynb #19-speed-021
 def side_by_side(functions, rounds=11, warmup=2):
     """Time functions in turns, so that what else the machine does hits all of them alike.
 
@@ -97,7 +104,7 @@ def side_by_side(functions, rounds=11, warmup=2):
                 seconds[name].append(took)
     return Timings(seconds)
 
-# %% ../nbs/19_speed.ipynb #19-speed-018
+# %% ../nbs/19_speed.ipynb #19-speed-025
 def _best(function, tries=5):
     "The fastest of some calls, in seconds, after one that is not timed."
     function()
@@ -108,7 +115,7 @@ def _device(device=None):
     "The device asked for, or the GPU if there is one, or the CPU."
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-# %% ../nbs/19_speed.ipynb #19-speed-020
+# %% ../nbs/19_speed.ipynb #19-speed-028
 def _product_rate(dtype, device, size):
     "Operations per second of the product of two square matrices."
     a = torch.randn(size, size, device=device).to(dtype)
@@ -137,20 +144,39 @@ def matrix_rate(dtype=torch.float32, device=None, size=None):
         The GPU if there is one, else the CPU.
     size : int, optional
         Rows of the matrices; 1,024 on a CPU and 8,192 on a GPU if not given.
+
+    Returns
+    -------
+    rate : float
+        Multiplications and additions per second. On a GPU float32 is measured without the shorter
+        TF32, unless your settings allow that.
     """
     device = _device(device)
     size = size or (8192 if device.type == "cuda" else 1024)
     return max(_product_rate(dtype, device, size), _convolution_rate(dtype, device))
 
-# %% ../nbs/19_speed.ipynb #19-speed-022
+# %% ../nbs/19_speed.ipynb #19-speed-030
 @torch.no_grad()
 def copy_rate(device=None, size=2**28):
-    """Bytes per second that memory is read and written at, measured now by copying `size` bytes."""
+    """Bytes per second that memory is read and written at, measured now.
+
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        The GPU if there is one, else the CPU.
+    size : int
+        Bytes of the block that is copied; more than the caches hold.
+
+    Returns
+    -------
+    rate : float
+        Twice the bytes of the block, over the seconds of the fastest copy.
+    """
     block = torch.ones(size // 4, device=_device(device))
     other = torch.empty_like(block)
     return 2 * block.nbytes / _best(lambda: other.copy_(block))
 
-# %% ../nbs/19_speed.ipynb #19-speed-025
+# %% ../nbs/19_speed.ipynb #19-speed-034
 def _tensors(value):
     "All tensors in nested lists, tuples and dicts."
     if isinstance(value, torch.Tensor):
@@ -168,7 +194,7 @@ def _written(function, args, out):
     pairs = zip(args, function._schema.arguments)
     return [value for value, about in pairs if about.alias_info and about.alias_info.is_write]
 
-# %% ../nbs/19_speed.ipynb #19-speed-027
+# %% ../nbs/19_speed.ipynb #19-speed-037
 class _Traffic(TorchDispatchMode):
     "Adds up the bytes of what goes into operations and comes out of them."
 
@@ -183,9 +209,15 @@ class _Traffic(TorchDispatchMode):
             self.bytes += sum(t.nbytes for t in _tensors(touched))
         return out
 
-# %% ../nbs/19_speed.ipynb #19-speed-028
+# %% ../nbs/19_speed.ipynb #19-speed-041
 class Cost:
-    """What a function costs on any machine: `operations`, and `bytes` moved; made by `cost`."""
+    """What a function costs on any machine; made by `cost`.
+
+    Parameters
+    ----------
+    operations, bytes : int
+        Multiplications and additions, and bytes moved.
+    """
 
     def __init__(self, operations, bytes):
         self.operations, self.bytes = operations, bytes
@@ -200,13 +232,19 @@ class Cost:
             f"{self.operations:,} operations on {self.bytes:,} bytes, {self.intensity:.1f} per byte"
         )
 
-# %% ../nbs/19_speed.ipynb #19-speed-030
+# %% ../nbs/19_speed.ipynb #19-speed-044
 def cost(function, *inputs):
     """Count the operations and the bytes of one call; nothing is timed.
 
     Operations are the multiplications and additions of matrix products and convolutions, backward
     ones included if the function runs backward. Bytes are those of every operation's inputs and
     outputs, as if no cache and no compiler kept anything near.
+
+    Parameters
+    ----------
+    function : callable
+        Called once, with `inputs`.
+    *inputs : objects
 
     Returns
     -------
@@ -222,7 +260,7 @@ def cost(function, *inputs):
         torch.backends.mha.set_fastpath_enabled(joined)
     return Cost(counter.get_total_flops(), traffic.bytes)
 
-# %% ../nbs/19_speed.ipynb #19-speed-033
+# %% ../nbs/19_speed.ipynb #19-speed-050
 _READS = "item tolist numpy cpu __array__ __bool__ __float__ __int__ __index__ __complex__ __repr__"
 _READS = {getattr(torch.Tensor, n): n for n in f"{_READS} __format__ __contains__".split()}
 _SIZED = {"nonzero", "masked_select", "equal", "allclose", "_unique2", "unique_dim"}
@@ -234,7 +272,7 @@ class _Notes(list):
 
     function, noted = "item", False
 
-# %% ../nbs/19_speed.ipynb #19-speed-035
+# %% ../nbs/19_speed.ipynb #19-speed-053
 class _Reads(TorchDispatchMode):
     "Notes the operations whose result's size, or whose answer, depends on values."
 
@@ -250,7 +288,7 @@ class _Reads(TorchDispatchMode):
             self.notes.append("a mask as index" if masked else value)
         return function(*args, **(kwargs or {}))
 
-# %% ../nbs/19_speed.ipynb #19-speed-037
+# %% ../nbs/19_speed.ipynb #19-speed-056
 def _question(function, values):
     "The name under which a function gives values to Python, or None."
     to_cpu = function is torch.Tensor.to and "cpu" in [
@@ -258,7 +296,7 @@ def _question(function, values):
     ]
     return "cpu" if to_cpu else _READS.get(function)
 
-# %% ../nbs/19_speed.ipynb #19-speed-039
+# %% ../nbs/19_speed.ipynb #19-speed-059
 class _Asked(torch.overrides.TorchFunctionMode):
     "Notes what Python asks of tensors' values."
 
@@ -279,12 +317,18 @@ class _Asked(torch.overrides.TorchFunctionMode):
         finally:
             notes.function, notes.noted = before
 
-# %% ../nbs/19_speed.ipynb #19-speed-041
+# %% ../nbs/19_speed.ipynb #19-speed-062
 def device_reads(function, *inputs):
     """The names of what one call asks of tensors' values; on a GPU each of them would wait.
 
     It works on any machine: a tensor on the CPU counts as one on a device. An optimizer whose
     counters are on the CPU on purpose is noted, too; `fused` ones have none.
+
+    Parameters
+    ----------
+    function : callable
+        Called once, with `inputs`.
+    *inputs : objects
 
     Returns
     -------
@@ -296,13 +340,22 @@ def device_reads(function, *inputs):
         function(*inputs)
     return list(notes)
 
-# %% ../nbs/19_speed.ipynb #19-speed-049
+# %% ../nbs/19_speed.ipynb #19-speed-072
 def channels_last(model):
     """Lay a model's kernels out pixel by pixel, in place; its convolutions then work that way.
 
     Values, names and shapes stay, and so do the parameters as objects. Results agree up to the
     order of summation. Call it before the first update: an optimizer's memory has the order that
     the weights had.
+
+    Parameters
+    ----------
+    model : nn.Module
+
+    Returns
+    -------
+    model : nn.Module
+        The same object.
     """
     return _laid(model, torch.channels_last)
 
@@ -315,7 +368,7 @@ def _laid(model, order):
             t.grad = None if t.grad is None else t.grad.contiguous(memory_format=order)
     return model
 
-# %% ../nbs/19_speed.ipynb #19-speed-054
+# %% ../nbs/19_speed.ipynb #19-speed-079
 def _gain(device=None):
     "How many times as fast the matrix product is in bfloat16 as in float32."
     device = _device(device)
@@ -327,21 +380,40 @@ def _gain(device=None):
 def mixed_precision(device=None):
     """`bf16()` where this machine's matrix product is at least 1.3 times as fast in it, else None.
 
-    For `Step`, `cache`, `evaluate` and `predict`, which take a context or None as `amp`.
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        The GPU if there is one, else the CPU.
+
+    Returns
+    -------
+    amp : context manager or None
+        For `Step`, `cache`, `evaluate` and `predict` (Micikevicius et al., 2018, "Mixed precision
+        training").
     """
     return bf16(device) if _gain(device) >= 1.3 else None
 
-# %% ../nbs/19_speed.ipynb #19-speed-057
+# %% ../nbs/19_speed.ipynb #19-speed-082
 _FUSABLE = torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW
 
 
 def fused(step):
-    """Let a step's optimizer use torch's fused kernel, in place. Results agree up to rounding.
+    """Let a step's optimizer use torch's fused kernel, in place; equal up to rounding.
+
+    Parameters
+    ----------
+    step : Step
+        With SGD, Adam or AdamW, before its first update.
+
+    Returns
+    -------
+    step : Step
+        The same object.
 
     Raises
     ------
     ValueError
-        If torch has no fused kernel for this optimizer, or it runs already.
+        If torch has no fused kernel for this optimizer, or it has made updates without one.
     """
     optimizer = step.optimizer
     name = type(optimizer).__name__
@@ -357,17 +429,28 @@ def fused(step):
         group["fused"], group["foreach"] = True, False
     return step
 
-# %% ../nbs/19_speed.ipynb #19-speed-060
+# %% ../nbs/19_speed.ipynb #19-speed-087
 def compiled(step, **options):
     """Compile a step's model in place, at its first call, with `torch.compile`'s options.
 
     The names in its state dict stay as they are. On a CPU a C++ compiler is needed, on a GPU
     Triton. `unfreeze` forgets what was compiled; `graphed` joins what remains to one launch.
+
+    Parameters
+    ----------
+    step : Step
+    **options
+        Those of `torch.compile`, such as `backend` or `mode`.
+
+    Returns
+    -------
+    step : Step
+        The same object, whose first call takes long.
     """
     step.model.compile(**options)
     return step
 
-# %% ../nbs/19_speed.ipynb #19-speed-065
+# %% ../nbs/19_speed.ipynb #19-speed-094
 def _live(step):
     return [*step.modules.parameters(), *step.modules.buffers()]
 
@@ -376,7 +459,7 @@ def _memory(step):
     "The optimizer's tensors."
     return _tensors(list(step.optimizer.state.values()))
 
-# %% ../nbs/19_speed.ipynb #19-speed-067
+# %% ../nbs/19_speed.ipynb #19-speed-098
 @contextlib.contextmanager
 def _as_found(step):
     "What happens inside is forgotten, in place; an optimizer's new tensors begin at zero."
@@ -397,7 +480,7 @@ def _as_found(step):
         for owner, name, value in kept:
             setattr(owner, name, value)
 
-# %% ../nbs/19_speed.ipynb #19-speed-069
+# %% ../nbs/19_speed.ipynb #19-speed-102
 _RECORDABLE = {"cuda"}
 
 
@@ -411,7 +494,7 @@ def _kernels_tried():
     finally:
         torch.backends.cudnn.benchmark = before
 
-# %% ../nbs/19_speed.ipynb #19-speed-071
+# %% ../nbs/19_speed.ipynb #19-speed-105
 def _recorded(update, device):
     "Run an update three times and record it once: its outputs, and what replays it into them."
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
@@ -425,7 +508,7 @@ def _recorded(update, device):
             outputs = update()
     return outputs, graph.replay
 
-# %% ../nbs/19_speed.ipynb #19-speed-073
+# %% ../nbs/19_speed.ipynb #19-speed-107
 def _why_not_recorded(step, example):
     "The sentence that says why a step cannot be recorded, or nothing."
     name, groups = type(step.optimizer).__name__, step.optimizer.param_groups
@@ -436,7 +519,7 @@ def _why_not_recorded(step, example):
     if not isinstance(step.optimizer, _FUSABLE) or any(g.get("dampening") for g in groups):
         return f"A recorded {name} is not known: use Adam, AdamW, or SGD without dampening."
 
-# %% ../nbs/19_speed.ipynb #19-speed-075
+# %% ../nbs/19_speed.ipynb #19-speed-110
 def _fixed(optimizer):
     "What a recording holds fixed, besides shapes."
     names = "betas", "momentum", "weight_decay"
@@ -451,7 +534,7 @@ def _known(optimizer):
 def _looks(batch):
     return [(column.shape, column.dtype) for column in batch]
 
-# %% ../nbs/19_speed.ipynb #19-speed-077
+# %% ../nbs/19_speed.ipynb #19-speed-114
 def _on_device(optimizer, device):
     "Let an optimizer keep its counters and rates on the device."
     for group in optimizer.param_groups:
@@ -462,18 +545,7 @@ def _on_device(optimizer, device):
     for state in optimizer.state.values():
         state.update({k: t.to(device) for k, t in state.items() if isinstance(t, torch.Tensor)})
 
-# %% ../nbs/19_speed.ipynb #19-speed-079
-def _whole(step, batch):
-    "One whole update without the after-hooks, which stay in Python."
-    with step.amp:
-        loss, pred = step.objective(step.model, *batch)
-    loss.backward()
-    step.checked = step.checked or check_gradients(step) is None
-    step.optimizer.step()
-    step.optimizer.zero_grad(set_to_none=True)
-    return loss.detach(), pred.detach()
-
-
+# %% ../nbs/19_speed.ipynb #19-speed-117
 class graphed(Step):
     """The same update, recorded once as a CUDA graph and replayed as one launch.
 
@@ -501,11 +573,14 @@ class graphed(Step):
         "Record one update, and leave weights, statistics, the optimizer's memory as they are."
         groups, device = self.optimizer.param_groups, self.example[0].device
         before, used = [dict(group) for group in groups], bool(self.optimizer.state)
+        silent = copy.copy(self)  # the same parts
+        silent.after = ()  # hooks stay in Python
         try:
             _on_device(self.optimizer, device)
             with _as_found(self):
                 train_mode(self.modules)
-                self.output, self.replay = _recorded(lambda: _whole(self, self.example), device)
+                update = lambda: Step.__call__(silent, *self.example)
+                self.output, self.replay = _recorded(update, device)
         except BaseException:
             for group, old in zip(groups, before):
                 group.clear(), group.update(old)
@@ -531,7 +606,7 @@ class graphed(Step):
             hook()
         return tuple(t.clone() for t in self.output)
 
-# %% ../nbs/19_speed.ipynb #19-speed-089
+# %% ../nbs/19_speed.ipynb #19-speed-129
 @contextlib.contextmanager
 def _as_before(module, before):
     "Inside, the buffers are those of the way forth; then they are put back to what they are now."
@@ -544,11 +619,12 @@ def _as_before(module, before):
         with torch.no_grad():
             torch._foreach_copy_(live, now) if live else None
 
-# %% ../nbs/19_speed.ipynb #19-speed-091
+# %% ../nbs/19_speed.ipynb #19-speed-132
 class Recomputed:
     """A stage that keeps its input alone, and runs again on the way back."""
 
     def forward(self, *inputs, **named):
+        """The stage's own forward; what it computes on the way is dropped and made again."""
         forth, settings = super().forward, {"use_reentrant": False}
         if not torch.is_grad_enabled():
             return forth(*inputs, **named)
@@ -569,7 +645,7 @@ def _recomputing(kind):
 def _remade(kind):
     return object.__new__(_recomputing(kind))
 
-# %% ../nbs/19_speed.ipynb #19-speed-093
+# %% ../nbs/19_speed.ipynb #19-speed-135
 def gradient_checkpointing(model, names=None):
     """Let stages of a model keep their input alone, and run again on the way back, in place.
 
@@ -581,6 +657,11 @@ def gradient_checkpointing(model, names=None):
     model : nn.Module
     names : list of str, optional
         Modules of it; all its stages but the last if not given.
+
+    Returns
+    -------
+    model : nn.Module
+        The same object.
 
     Raises
     ------
@@ -602,7 +683,7 @@ def gradient_checkpointing(model, names=None):
             part.__class__ = _recomputing(type(part))
     return model
 
-# %% ../nbs/19_speed.ipynb #19-speed-101
+# %% ../nbs/19_speed.ipynb #19-speed-145
 def _sent(batch, device, queue):
     "A batch on its way to a device, in a queue of its own."
     if queue is None:
@@ -622,9 +703,15 @@ def _arrived(batch, device, queue):
             column.record_stream(now)
     return batch
 
-# %% ../nbs/19_speed.ipynb #19-speed-103
+# %% ../nbs/19_speed.ipynb #19-speed-148
 class Prefetched(Columns):
-    """A set whose batches are sent to a device one ahead; made by `prefetched`."""
+    """A set whose batches are sent to a device one ahead; made by `prefetched`.
+
+    Parameters
+    ----------
+    plain : Columns
+    device : str or torch.device
+    """
 
     def __init__(self, plain, device):
         vars(self).update(vars(plain))
@@ -682,7 +769,7 @@ class Prefetched(Columns):
         """The whole set on another device."""
         return self.plain.to(device)
 
-# %% ../nbs/19_speed.ipynb #19-speed-105
+# %% ../nbs/19_speed.ipynb #19-speed-151
 class PrefetchedHeldOut(Prefetched, HeldOut):
     """A prefetched test set that counts its reads."""
 
@@ -717,7 +804,7 @@ def prefetched(data, device=None):
         )
     return _ahead(data, _device(device))
 
-# %% ../nbs/19_speed.ipynb #19-speed-115
+# %% ../nbs/19_speed.ipynb #19-speed-165
 def _ways(step, bits):
     "The ways to run a step, {words: (sixteen bits or not, order in memory)}; the first as it is."
     kernels = [p for p in step.model.parameters() if p.ndim == 4]
@@ -736,7 +823,7 @@ def _set_way(step, way, device):
     step.amp = bf16(device) if wide else contextlib.nullcontext()
     _laid(step.model, order)
 
-# %% ../nbs/19_speed.ipynb #19-speed-117
+# %% ../nbs/19_speed.ipynb #19-speed-168
 def _there_and_back(step, batch):
     "Forward and backward, without an update."
     with step.amp:
@@ -744,15 +831,17 @@ def _there_and_back(step, batch):
     loss.backward()
     step.optimizer.zero_grad(set_to_none=True)
 
-# %% ../nbs/19_speed.ipynb #19-speed-119
-def _tried(step, batch, ways, rounds=2):
+# %% ../nbs/19_speed.ipynb #19-speed-171
+def _tried(step, batch, ways, turns=7, budget=1.0):
     "Seconds of each way, the best of some turns; the step is left as it was found."
     device, seconds = batch[0].device, {words: [] for words in ways}
     batch = [column[:32] for column in batch] if device.type == "cpu" else batch
     try:
         with _as_found(step):
             train_mode(step.modules)
-            for _ in range(rounds):
+            for turn in range(turns):
+                if turn > 1 and sum(map(sum, seconds.values())) >= budget:
+                    break
                 for words, way in ways.items():
                     _set_way(step, way, device)
                     seconds[words].append(_clocked(lambda: _there_and_back(step, batch)))
@@ -760,7 +849,7 @@ def _tried(step, batch, ways, rounds=2):
         _laid(step.model, ways[""][1])
     return {words: min(times) for words, times in seconds.items()}
 
-# %% ../nbs/19_speed.ipynb #19-speed-121
+# %% ../nbs/19_speed.ipynb #19-speed-176
 def _picked(step, batch, ways):
     "The words of the way to go, and why."
     if batch:
@@ -775,7 +864,7 @@ def _picked(step, batch, ways):
     best = list(ways)[-1] if gain >= 1.3 else ""
     return best, f"the matrix product is {gain:.1f} times as fast in bfloat16"
 
-# %% ../nbs/19_speed.ipynb #19-speed-123
+# %% ../nbs/19_speed.ipynb #19-speed-180
 def _launched(step, batch):
     "The step for a GPU: compiled, and recorded if it can be."
     print("compiled: what it can join is joined")
@@ -786,7 +875,7 @@ def _launched(step, batch):
     print("recorded: an update is one launch")
     return graphed(compiled(step), *batch)
 
-# %% ../nbs/19_speed.ipynb #19-speed-125
+# %% ../nbs/19_speed.ipynb #19-speed-182
 def fast(step, *batch, bits=16):
     """Let a step use what pays on this machine, and say what was picked and why.
 
@@ -828,9 +917,9 @@ def fast(step, *batch, bits=16):
     print("not compiled: on a CPU that takes long; compiled(step) for long runs")
     return step
 
-# %% ../nbs/19_speed.ipynb #19-speed-132
+# %% ../nbs/19_speed.ipynb #19-speed-193
 def roofline(rates, bandwidth, points):
-    """A figure of how far steps are from the machine's limit (Williams et al., 2009).
+    """A figure of how far steps are from the machine's limit (Williams et al., 2009, "Roofline").
 
     Parameters
     ----------
@@ -839,7 +928,7 @@ def roofline(rates, bandwidth, points):
     bandwidth : float
         Bytes per second, as `copy_rate` measures it.
     points : dict
-        {name: (cost, seconds)}.
+        Steps, {name: (cost, seconds)}.
 
     Returns
     -------
@@ -854,10 +943,9 @@ def roofline(rates, bandwidth, points):
         roof = np.minimum(rate, intensity * bandwidth)
         axes.plot(intensity, roof / 1e9, style, color="#555555", label=f"limit in {name}")
     for i, (name, (spent, seconds)) in enumerate(points.items()):
-        mark, colour = "osD^vP*"[i % 7], COLOURS[i % len(COLOURS)]
-        axes.plot(
-            spent.intensity, spent.operations / seconds / 1e9, mark, color=colour, ms=8, label=name
-        )
+        look = dict(color=COLOURS[i % len(COLOURS)], ms=8, mew=2, fillstyle="none", label=name)
+        speed = spent.operations / seconds / 1e9
+        axes.plot(spent.intensity, speed, "osD^vP*"[i % 7], **look)
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="1e9 operations / s")
     figure.legend(loc="outside right center", fontsize=9, frameon=False)
     return figure

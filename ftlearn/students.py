@@ -58,7 +58,7 @@ def _world(final):
 
 
 def labelled(draw):
-    """The rows of the 50 labelled images of a draw."""
+    """The rows of the 50 labelled images of a draw, int64 (50,)."""
     return drawn(_world(False)[0].columns[1], 5, draw)
 
 # %% ../nbs/tools/students.ipynb #students-006
@@ -67,7 +67,7 @@ RATE = 5e-4  # of the teacher, as lesson 09 chose it
 
 @lru_cache(32)
 def teacher(draw):
-    """The teacher of a draw, frozen."""
+    """The teacher of a draw, frozen; each process trains it once."""
     few = _world(False)[0].take(labelled(draw)).like(batch_size=50)
     model = replace_head(pretrained("letters"), 10)
     follow(model, full(RATE), few, seed=draw, report=False)
@@ -78,7 +78,18 @@ STUDENTS = {"2 k": (4, 6, 8), "20 k": (8, 16, 32), "80 k": (16, 32, 64)}
 
 
 def network(student, draw=0):
-    """A student with the first weights of a draw."""
+    """A student with the first weights of a draw.
+
+    Parameters
+    ----------
+    student : str
+        A key of `STUDENTS`.
+    draw : int
+
+    Returns
+    -------
+    nn.Module
+    """
     torch.manual_seed(draw)
     return glyphnet(10, widths=STUDENTS[student])
 
@@ -115,7 +126,20 @@ FEATURES = {
 
 
 def images(arm, where, draw):
-    """The training set of an arm: (x, y, the teacher's logits, features if it needs them)."""
+    """The training set of an arm.
+
+    Parameters
+    ----------
+    arm : str
+    where : str
+        "pool", "labelled" or "labelled, at once".
+    draw : int
+
+    Returns
+    -------
+    Columns
+        Images, labels, the teacher's logits, and its features if the arm needs them.
+    """
     if arm in ("KD, random", "KD, from itself"):
         data = _others(draw, arm)
     else:
@@ -136,12 +160,24 @@ def _changed(arm, data, draw):
 
 # %% ../nbs/tools/students.ipynb #students-018
 def entropy(p):
-    """Mean entropy of the rows, in nats."""
+    """Mean entropy of the rows of probabilities (n, classes), in nats."""
     return -torch.xlogy(p, p).sum(1).mean().item()
 
 
 def matched_smoothing(t, temperature):
-    """The smoothing whose targets have the mean entropy of the teacher's answers, by halving."""
+    """The smoothing whose targets have the mean entropy of the teacher's answers, by halving.
+
+    Parameters
+    ----------
+    t : float tensor (n, classes)
+        The teacher's logits.
+    temperature : float
+
+    Returns
+    -------
+    smoothing : float
+        From 0 to 1.
+    """
     wanted, low, high = entropy((t.double() / temperature).softmax(1)), 0.0, 1.0
     classes = t.shape[1]
     for _ in range(50):
@@ -151,9 +187,20 @@ def matched_smoothing(t, temperature):
         low, high = (middle, high) if entropy(target) < wanted else (low, middle)
     return low
 
-# %% ../nbs/tools/students.ipynb #students-020
+# %% ../nbs/tools/students.ipynb #students-021
 def objective(arm, model, data, temperature, alpha):
-    """What an arm makes small."""
+    """What an arm makes small, as an objective of lesson 11.
+
+    Parameters
+    ----------
+    arm : str
+    model : nn.Module
+        The student.
+    data : Columns
+        As `images` gives it.
+    temperature, alpha : float or None
+        Where the arm has them.
+    """
     soft = knowledge_distillation
     made = {
         "alone": cross_entropy,
@@ -169,7 +216,7 @@ def objective(arm, model, data, temperature, alpha):
     }
     return made[arm]() if arm in made else soft(temperature, alpha)
 
-# %% ../nbs/tools/students.ipynb #students-022
+# %% ../nbs/tools/students.ipynb #students-023
 def _fitted(
     student, arm, draw, rate, where="labelled", temperature=None, alpha=None, updates=UPDATES
 ):
@@ -184,9 +231,26 @@ def _fitted(
     list(train(step, data, updates // data.steps, one_cycle()))
     return first
 
-# %% ../nbs/tools/students.ipynb #students-024
+# %% ../nbs/tools/students.ipynb #students-025
 def calibration_error(p, y, bins=15):
-    """Expected calibration error of probabilities, (examples, classes)."""
+    """Expected calibration error (Guo et al., 2017), with bins of equal width.
+
+    Parameters
+    ----------
+    p : float tensor (n, classes)
+        Probabilities.
+    y : int64 tensor (n,)
+    bins : int
+
+    Returns
+    -------
+    error : float
+        From 0 to 1.
+
+    References
+    ----------
+    C. Guo and others, *On calibration of modern neural networks*, 2017.
+    """
     confidence, answer = p.max(1)
     edges = torch.linspace(0, 1, bins + 1)[1:-1].to(p)
     at = torch.bucketize(confidence, edges, right=True)
@@ -194,7 +258,7 @@ def calibration_error(p, y, bins=15):
     surplus.index_add_(0, at, (confidence - (answer == y).to(p)).double())
     return surplus.abs().sum().item() / len(y)
 
-# %% ../nbs/tools/students.ipynb #students-026
+# %% ../nbs/tools/students.ipynb #students-028
 @lru_cache(32)
 def _teachers(final, draw):
     return predict(teacher(draw), _world(final)[1]).argmax(1)
@@ -215,9 +279,27 @@ def _scores(model, final, draw):
     )
     return {name: round(v, 5) if math.isfinite(v) else None for name, v in found.items()}
 
-# %% ../nbs/tools/students.ipynb #students-027
+# %% ../nbs/tools/students.ipynb #students-030
 def measure(part, student, arm, where, temperature, alpha, updates, rate, draw):
-    """The scores of one student of one draw; of the teacher, if that is the student."""
+    """Do one job: the scores of one student of one draw; of the teacher, if that is the student.
+
+    Parameters
+    ----------
+    part : str
+        "tuning" scores the validation digits, "final" the test set.
+    student, arm, where : str
+        As for `line`.
+    temperature, alpha : float or None
+    updates : int
+    rate : float
+        The highest of the cycle.
+    draw : int
+
+    Returns
+    -------
+    dict
+        "accuracy", "nll" (nats), "ece", "agreement", "teacher" and "fit".
+    """
     with torch.random.fork_rng(devices=[]):
         if student == "teacher":
             model = teacher(draw)
@@ -225,9 +307,21 @@ def measure(part, student, arm, where, temperature, alpha, updates, rate, draw):
             model = _fitted(student, arm, draw, rate, where, temperature, alpha, updates)
         return _scores(model, part == "final", draw)
 
-# %% ../nbs/tools/students.ipynb #students-029
+# %% ../nbs/tools/students.ipynb #students-032
 def line(student, arm, where="pool", temperature=None, alpha=None, updates=UPDATES):
-    """The values that name a line of this experiment."""
+    """The values that name a line of this experiment, as a dictionary.
+
+    Parameters
+    ----------
+    student : str
+        A key of `STUDENTS`, or "teacher".
+    arm : str
+    where : str
+        "pool", "labelled" or "labelled, at once".
+    temperature, alpha : float, optional
+        Where the arm has them.
+    updates : int
+    """
     return dict(
         student=student,
         arm=arm,
@@ -241,7 +335,7 @@ def line(student, arm, where="pool", temperature=None, alpha=None, updates=UPDAT
 TEACHER = line("teacher", "alone", "labelled", updates=120)
 SOFT = dict(temperature=4.0, alpha=0.9)
 
-# %% ../nbs/tools/students.ipynb #students-031
+# %% ../nbs/tools/students.ipynb #students-034
 MIDDLE = [
     line("20 k", "alone", "labelled"),
     line("20 k", "alone", "labelled, at once"),
@@ -257,7 +351,7 @@ MIDDLE = [
     *[line("20 k", arm) for arm in ("mutual", "DKD", "DIST", "logits", *FEATURES)],
 ]
 
-# %% ../nbs/tools/students.ipynb #students-032
+# %% ../nbs/tools/students.ipynb #students-036
 OTHERS = [
     made
     for student in ("2 k", "80 k")
@@ -276,26 +370,40 @@ SWEEP = [
     *[line("20 k", "KD", "labelled", 4.0, a) for a in SHARES if a != 0.9],
 ]
 
-# %% ../nbs/tools/students.ipynb #students-034
+# %% ../nbs/tools/students.ipynb #students-038
 START, LADDER = (0.01, 0.03, 0.1), (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 TUNING_DRAWS, DRAWS = range(100, 105), range(10)
 
 
 def tuned_rate(rows, names):
-    """The rate with the best mean accuracy on the validation digits; of equals the first tried."""
+    """The rate with the best mean accuracy on the validation digits; of equals the first tried.
+
+    Parameters
+    ----------
+    rows : list of dict
+    names : dict
+        As `line` gives it.
+    """
     return experiment.best(rows, "rate", part="tuning", **names)
 
 
 def _jobs(part, names, rates, draws):
     return [dict(part=part, **names, rate=rate, draw=d) for rate in rates for d in draws]
 
-# %% ../nbs/tools/students.ipynb #students-036
+# %% ../nbs/tools/students.ipynb #students-040
 def _of(rows, names):
     return [row for row in rows if all(row.get(k) == v for k, v in names.items())]
 
 
 def tuning(rows, names):
-    """The jobs that tune a line, as far as they are known from the rows."""
+    """The jobs that tune a line, as far as they are known from the rows.
+
+    Parameters
+    ----------
+    rows : list of dict
+    names : dict
+        As `line` gives it.
+    """
     jobs, rows = _jobs("tuning", names, START, TUNING_DRAWS), _of(rows, names)
     while not experiment.todo(jobs, rows):
         at, tried = LADDER.index(tuned_rate(rows, names)), {job["rate"] for job in jobs}
@@ -305,9 +413,16 @@ def tuning(rows, names):
         jobs += _jobs("tuning", names, beyond, TUNING_DRAWS)
     return jobs
 
-# %% ../nbs/tools/students.ipynb #students-039
+# %% ../nbs/tools/students.ipynb #students-043
 def winner(rows, where):
-    """The line of the sweep with the best mean accuracy on the validation digits."""
+    """The line of the sweep with the best mean accuracy on the validation digits.
+
+    Parameters
+    ----------
+    rows : list of dict
+    where : str
+        "pool" or "labelled".
+    """
     lines = [names for names in SWEEP if names["where"] == where]
     mean = lambda n: _tuned(rows, n).mean().item()
     return max(lines, key=mean)
@@ -317,9 +432,15 @@ def _tuned(rows, names, what="accuracy"):
     rate = tuned_rate(rows, names)
     return experiment.values(rows, what, part="tuning", rate=rate, **names)
 
-# %% ../nbs/tools/students.ipynb #students-040
+# %% ../nbs/tools/students.ipynb #students-045
 def plan(rows):
-    """The jobs that are known so far: the tuning, then every line at its best rate."""
+    """The jobs that are known so far: the tuning, then every line at its best rate.
+
+    Parameters
+    ----------
+    rows : list of dict
+        What has been done.
+    """
     lines = [*MIDDLE, *OTHERS, *[names for names in SWEEP if names not in MIDDLE]]
     jobs = _jobs("tuning", TEACHER, [RATE], TUNING_DRAWS)
     jobs += [job for names in lines for job in tuning(rows, names)]
@@ -330,12 +451,20 @@ def plan(rows):
     jobs += _jobs("final", TEACHER, [RATE], DRAWS)
     return jobs + [job for n in last for job in _jobs("final", n, [tuned_rate(rows, n)], DRAWS)]
 
-# %% ../nbs/tools/students.ipynb #students-042
+# %% ../nbs/tools/students.ipynb #students-048
 def evidence(path="students.json", workers=None):
-    """Do all jobs; stopped anywhere, it goes on from the file."""
+    """Do all jobs; stopped anywhere, it goes on from the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The results file.
+    workers : int, optional
+        Processes, as `ftlearn.experiment.run` takes them.
+    """
     return experiment.run(path, plan, measure, "python -m ftlearn evidence students", workers)
 
-# %% ../nbs/tools/students.ipynb #students-044
+# %% ../nbs/tools/students.ipynb #students-050
 @torch.no_grad()
 def _milliseconds(models, examples, repeats):
     "Median time per image of each model, with so many images at once; they take turns."
@@ -355,12 +484,21 @@ def _bytes(model):
         path = Path(folder) / "model.safetensors"
         return save_weights(path, model.state_dict(), {})["bytes"]
 
-# %% ../nbs/tools/students.ipynb #students-045
+# %% ../nbs/tools/students.ipynb #students-051
 def cost(path="students.json", repeats=300):
     """Measure parameters, bytes, and milliseconds per image one by one and 100 at once.
 
-    The rows take the place of older ones in the results file; with `path` None nothing is
-    written.
+    Parameters
+    ----------
+    path : str or Path or None
+        The results file, where the rows take the place of older ones. With None nothing is written.
+    repeats : int
+        How often each is timed.
+
+    Returns
+    -------
+    rows : list of dict
+        With "student", "parameters", "bytes", "single" and "many" (ms), and the hardware.
     """
     with torch.random.fork_rng(devices=[]):
         models = {"teacher": glyphnet()} | {name: network(name) for name in STUDENTS}
@@ -382,31 +520,66 @@ def cost(path="students.json", repeats=300):
         _replace(path, rows)
     return rows
 
-# %% ../nbs/tools/students.ipynb #students-046
+# %% ../nbs/tools/students.ipynb #students-053
 def _replace(path, rows):
     results = experiment.read_results(path)
     others = [row for row in results.get("rows", []) if row["part"] != "cost"]
     experiment.write_results(path, results | {"rows": others + rows})
 
-# %% ../nbs/tools/students.ipynb #students-050
+# %% ../nbs/tools/students.ipynb #students-057
 def stored():
-    """The rows of the stored results."""
+    """The rows of the stored results, as a list."""
     return experiment.stored("students")["rows"]
 
 
 def final(rows, names, what="accuracy"):
-    """The ten final values of a line, in the order of the draws."""
+    """The ten final values of a line, in the order of the draws.
+
+    Parameters
+    ----------
+    rows : list of dict
+    names : dict
+        As `line` gives it.
+    what : str
+        A measurement, see `measure`.
+
+    Returns
+    -------
+    float64 tensor (10,)
+    """
     return experiment.values(rows, what, part="final", **names)
 
 
 def ahead(rows, one, other, what="accuracy"):
-    """How far one line is ahead of another, in points: mean of the pairs, half its interval."""
+    """How far one line is ahead of another, draw by draw.
+
+    Parameters
+    ----------
+    rows : list of dict
+    one, other : dict
+        As `line` gives them.
+    what : str
+        A measurement, see `measure`.
+
+    Returns
+    -------
+    mean, half : float
+        In points, with half the 95 % interval.
+    """
     pairs = final(rows, one, what) - final(rows, other, what)
     return interval((100 * pairs).tolist())
 
-# %% ../nbs/tools/students.ipynb #students-051
+# %% ../nbs/tools/students.ipynb #students-059
 def sweep(rows, where="pool", what="accuracy"):
     """Points of the sweep on the validation digits, each at its own best rate.
+
+    Parameters
+    ----------
+    rows : list of dict
+    where : str
+        "pool" or "labelled".
+    what : str
+        A measurement, see `measure`.
 
     Returns
     -------
@@ -424,23 +597,57 @@ def sweep(rows, where="pool", what="accuracy"):
 
 
 def best_temperature(rows, where="pool"):
-    """The temperature that won on the validation digits."""
+    """The temperature that won on the validation digits.
+
+    Parameters
+    ----------
+    rows : list of dict
+    where : str
+        "pool" or "labelled".
+    """
     return winner(rows, where)["temperature"]
 
-# %% ../nbs/tools/students.ipynb #students-053
+# %% ../nbs/tools/students.ipynb #students-061
 def at_rate(rows, names, rate, what="accuracy"):
-    """Mean of a line while tuning at a certain rate, and half its interval."""
+    """Mean of a line while tuning at a certain rate, and half its 95 % interval.
+
+    Parameters
+    ----------
+    rows : list of dict
+    names : dict
+        As `line` gives it.
+    rate : float
+    what : str
+        A measurement, see `measure`.
+    """
     found = experiment.values(rows, what, part="tuning", rate=rate, **names)
     return interval(found.tolist())
 
 
 def tried(rows, names):
-    """The rates that were tried for a line, from low to high."""
+    """The rates that were tried for a line, from low to high.
+
+    Parameters
+    ----------
+    rows : list of dict
+    names : dict
+        As `line` gives it.
+    """
     return sorted({row["rate"] for row in _of(rows, names)})
 
-
+# %% ../nbs/tools/students.ipynb #students-063
 def compression(rows):
-    """The teacher and every student after soft targets on the pool: cost and mean accuracy."""
+    """The teacher and every student after soft targets on the pool: cost and mean accuracy.
+
+    Parameters
+    ----------
+    rows : list of dict
+
+    Returns
+    -------
+    list of dict
+        Rows of `cost` with "accuracy", and "half" its 95 % interval.
+    """
     found = []
     for cost in (row for row in rows if row["part"] == "cost"):
         who = cost["student"]

@@ -6,8 +6,6 @@ __all__ = ['ahead', 'thread_count', 'Seen', 'alike', 'Audit', 'survey', 'audit']
 # %% ../nbs/tools/survey.ipynb #survey-002
 import hashlib
 import os
-import sys
-import time
 import unicodedata
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .explore import progress
 from .photos import ENDINGS, PhotoError, Preprocess, read_image
 
 # %% ../nbs/tools/survey.ipynb #survey-005
@@ -92,7 +91,7 @@ def _names(names, most=5):
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
-# %% ../nbs/tools/survey.ipynb #survey-008
+# %% ../nbs/tools/survey.ipynb #survey-009
 def _tree(root):
     "Go through a folder."
     tree = _Tree(root)
@@ -124,11 +123,26 @@ def _beside(tree, name):
         )
     tree.outside += files
 
-# %% ../nbs/tools/survey.ipynb #survey-011
+# %% ../nbs/tools/survey.ipynb #survey-012
 def ahead(function, items, workers, window):
     """Yield `function(item)` in order; threads work up to `window` items ahead.
 
     The threads end with the iterator: when it is used up, closed, or dropped.
+
+    Parameters
+    ----------
+    function : callable
+        Runs in the threads.
+    items : iterable
+    workers : int
+        Threads.
+    window : int
+        How many results may wait.
+
+    Yields
+    ------
+    result
+        Of each item.
     """
     pool, waiting = ThreadPoolExecutor(workers), deque()
     try:
@@ -141,22 +155,45 @@ def ahead(function, items, workers, window):
     finally:
         pool.shutdown(cancel_futures=True)
 
-
+# %% ../nbs/tools/survey.ipynb #survey-014
 def thread_count(workers):
-    """How many threads to decode with: as asked, or one per core, at most eight."""
+    """How many threads to decode with: as asked, or one per core, at most eight.
+
+    Parameters
+    ----------
+    workers : int or None
+        What was asked for.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least 1.
+    """
     if workers is None:
         return min(8, os.cpu_count() or 1)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise ValueError(f"workers is {workers!r}: give a whole number of threads, at least 1.")
     return workers
 
-# %% ../nbs/tools/survey.ipynb #survey-014
+# %% ../nbs/tools/survey.ipynb #survey-017
 @dataclass(frozen=True, eq=False)
 class Seen:
     """One image file: its place, and what was seen when it was decoded.
 
-    `path` is relative to the folder, with slashes; `part` is "" where no parts were given.
-    `error` says why it could not be used.
+    Parameters
+    ----------
+    path, part, label : str
+        Its path relative to the folder, with slashes; "train", "valid", "test" or, where no parts
+        were given, ""; its class.
+    size : (int, int)
+        Width and height, in pixels.
+    changes : tuple of str
+        What was changed to make it RGB.
+    digest : bytes
+        A hash of size and pixels.
+    thumb : uint8 array (16, 16, 3)
+    error : str
+        Why it could not be used; empty if it could.
     """
 
     path: str
@@ -168,7 +205,7 @@ class Seen:
     thumb: np.ndarray = None
     error: str = ""
 
-
+# %% ../nbs/tools/survey.ipynb #survey-019
 def _digest(image):
     "A hash of size and pixels."
     found = hashlib.blake2b(str(image.size).encode(), digest_size=16)
@@ -189,23 +226,7 @@ def _see(root, preprocess, keep, place):
     seen = Seen(*place, image.size, changed, _digest(image), thumb)
     return seen, preprocess(image) if keep else None
 
-# %% ../nbs/tools/survey.ipynb #survey-016
-def _watched(items, total, title, seconds=10):
-    "Pass items on; say how far it is if that takes long."
-    from tqdm import tqdm
-
-    if sys.stderr.isatty():
-        yield from tqdm(items, title, total, leave=False, delay=1)
-        return
-    began = said = time.perf_counter()
-    for n, item in enumerate(items, 1):
-        yield item
-        now = time.perf_counter()
-        if now - said > seconds:
-            print(f"{title}: {n} of {total}, {now - began:.0f} s", flush=True)
-            said = now
-
-# %% ../nbs/tools/survey.ipynb #survey-018
+# %% ../nbs/tools/survey.ipynb #survey-021
 def _unit(thumbs):
     "Thumbnails as vectors of length one without their mean colour; zero for those almost flat."
     x = np.asarray(thumbs, np.float32).reshape(len(thumbs), 256, 3)
@@ -231,13 +252,24 @@ def _pairs(n, like):
         rows, columns = np.nonzero(found)
         yield from zip((rows + start).tolist(), (columns + start).tolist())
 
-
+# %% ../nbs/tools/survey.ipynb #survey-023
 def alike(thumbs, least=0.95):
-    """Pairs (i, j) of thumbnails, uint8 (n, 16, 16, 3), that are taken for copies of one photo.
+    """Pairs of thumbnails that are taken for copies of one photo.
 
     Their correlation is at least `least`, after removing what the whole set has in common: photos
     that one fixed camera took all look alike, and are no copies. Those with almost no contrast
     are copies if their pixels differ by at most 2 of 255, root mean square.
+
+    Parameters
+    ----------
+    thumbs : uint8 array (n, 16, 16, 3)
+    least : float
+        The correlation, up to 1.
+
+    Returns
+    -------
+    pairs : list of (int, int)
+        Rows i < j.
     """
     x = np.asarray(thumbs, np.float32).reshape(len(thumbs), -1)
     unit = _unit(thumbs)
@@ -248,7 +280,7 @@ def alike(thumbs, least=0.95):
     close = lambda a, b: square[a, None] + square[b] - 2 * x[a] @ x[b].T <= 4 * x.shape[1]
     return pairs + [(int(flat[i]), int(flat[j])) for i, j in _pairs(len(x), close)]
 
-# %% ../nbs/tools/survey.ipynb #survey-030
+# %% ../nbs/tools/survey.ipynb #survey-035
 def _groups(n, pairs):
     "The number of each item's group: that of its first member."
     first = list(range(n))
@@ -273,25 +305,30 @@ def _copies(seen, least):
     pairs = [(i, same[i]) for i in range(len(seen))] + [(one[i], one[j]) for i, j in near]
     return same, _groups(len(seen), pairs)
 
-# %% ../nbs/tools/survey.ipynb #survey-033
+# %% ../nbs/tools/survey.ipynb #survey-038
 @dataclass(eq=False)
 class Audit:
     """What is in a folder of photos; print it to read it.
 
-    Attributes
+    Parameters
     ----------
     folder : Path
     classes : list of str
         Sorted; the label of an image is the place of its class in this list.
     seen : list of Seen
         The readable images of these classes, by part and path.
-    unreadable : dict of path to reason
-    empty : list of classes without a readable image, which are left out
-    outside : list of images in no class folder
-    others : list of files that are no images
-    beside : list of folders beside train, valid and test, which are left out
-    ignored : number of hidden files and folders, and what programs leave behind
-    small : list of images of which a side is shorter than the crop
+    unreadable : dict of str to str
+        The path of each file that cannot be used, and why.
+    empty : list of str
+        Classes without a readable image, which are left out.
+    outside, others : list of str
+        Images in no class folder, and files that are no images.
+    beside : list of str
+        Folders beside train, valid and test, which are left out.
+    ignored : int
+        How many hidden files and folders there are, with those that programs leave behind.
+    small : list of str
+        Images of which a side is shorter than the crop.
     same, groups : list of int
         For each image seen the number of its group: same pixels, and at least alike.
     notes : list of str
@@ -363,7 +400,7 @@ class Audit:
     def __repr__(self):
         return "\n".join([_headline(self), *_counts(self), *(f"- {k}" for k in _findings(self))])
 
-# %% ../nbs/tools/survey.ipynb #survey-034
+# %% ../nbs/tools/survey.ipynb #survey-040
 def _number(n, word, plural=None):
     return f"{n} {word if n == 1 else plural or word + 's'}"
 
@@ -388,7 +425,7 @@ def _group_names(groups):
     "Groups of copies as text, a few of them."
     return _names([" = ".join(g[:3]) + " = ..." * (len(g) > 3) for g in groups], 3)
 
-# %% ../nbs/tools/survey.ipynb #survey-035
+# %% ../nbs/tools/survey.ipynb #survey-042
 def _heic(names):
     "What to do about photos as iPhones take them, if there are any."
     found = any(name.lower().endswith((".heic", ".heif")) for name in names)
@@ -425,7 +462,7 @@ def _findings(audit):
     few += [(g, f"{_number(len(g), 'group')} of {text}: {_group_names(g)}") for g, text in grouped]
     return lines + [text for found, text in few if found] + audit.notes
 
-# %% ../nbs/tools/survey.ipynb #survey-037
+# %% ../nbs/tools/survey.ipynb #survey-044
 def _preprocess(given):
     "The preprocessing asked for, or a sentence."
     if given is None or isinstance(given, Preprocess):
@@ -500,11 +537,22 @@ def _too_few(root, names, tree):
         f"{root / names[0]} if the classes lie in there."
     )
 
-# %% ../nbs/tools/survey.ipynb #survey-038
+# %% ../nbs/tools/survey.ipynb #survey-046
 def survey(path, preprocess=None, workers=None, memory=0, near=0.95):
-    """Decode every file once: (Audit, pixels of each image seen or None if not kept).
+    """Decode every file of a folder once, and keep the pixels if they fit.
 
-    `memory` is the number of bytes that all pixels may take to be kept; the rest as for `audit`.
+    Parameters
+    ----------
+    path, preprocess, workers, near
+        As for `audit`.
+    memory : float
+        Bytes that all pixels may take to be kept.
+
+    Returns
+    -------
+    audit : Audit
+    pixels : list of uint8 tensors (channels, crop, crop), or None
+        Of each image seen.
     """
     preprocess, root, workers = _preprocess(preprocess), _folder(path), thread_count(workers)
     tree = _tree(root)
@@ -512,7 +560,7 @@ def survey(path, preprocess=None, workers=None, memory=0, near=0.95):
     _refuse_nested(root, tree.files)
     keep = len(tree.files) * np.prod(preprocess.shape) <= memory
     found = ahead(lambda p: _see(root, preprocess, keep, p), tree.files, workers, 4 * workers)
-    found = list(_watched(found, len(tree.files), f"reading {root}"))
+    found = list(progress(found, len(tree.files), f"reading {root}"))
     good = [(seen, pixels) for seen, pixels in found if not seen.error]
     if not good:
         first = found[0][0]
@@ -538,7 +586,7 @@ def survey(path, preprocess=None, workers=None, memory=0, near=0.95):
     )
     return audit, pixels if keep else None
 
-# %% ../nbs/tools/survey.ipynb #survey-039
+# %% ../nbs/tools/survey.ipynb #survey-047
 def audit(path, preprocess=None, workers=None, near=0.95):
     """Decode every image of a folder once and report what was found.
 
@@ -561,7 +609,8 @@ def audit(path, preprocess=None, workers=None, near=0.95):
 
     Raises
     ------
-    FileNotFoundError, NotADirectoryError
+    FileNotFoundError, NotADirectoryError, TypeError
+        If the path is that of no folder, or `preprocess` is something else.
     ValueError
         If there are no class folders, only one class, no readable image, or parts with different
         classes.

@@ -5,7 +5,7 @@ __all__ = ['check_parameters', 'check_order', 'check_gradients', 'Step', 'is_fro
            'bf16', 'set_rates', 'Tick', 'train', 'accuracy', 'predict', 'evaluate', 'History', 'Guard', 'fit',
            'accumulate']
 
-# %% ../nbs/04_training.ipynb #04-training-068
+# %% ../nbs/04_training.ipynb #04-training-069
 import contextlib
 import math
 import sys
@@ -15,9 +15,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-# %% ../nbs/04_training.ipynb #04-training-069
+# %% ../nbs/04_training.ipynb #04-training-070
 def check_parameters(step):
-    """Raise a ValueError unless the optimizer holds exactly what is trainable, by identity."""
+    """Refuse an optimizer that does not hold exactly what is trainable, by identity.
+
+    Parameters
+    ----------
+    step : Step
+
+    Raises
+    ------
+    ValueError
+        If nothing is trainable, or the optimizer holds a parameter that is not in the model, or
+        one that is frozen, or lacks one that is trainable.
+    """
     names = {id(p): name for name, p in step.modules.named_parameters()}
     trainable = {id(p) for p in step.modules.parameters() if p.requires_grad}
     held = {id(p) for group in step.optimizer.param_groups for p in group["params"]}
@@ -49,13 +60,23 @@ def _own(name):
     "A parameter's name as the user knows it, without the position in step.modules."
     return f"Parameter {name.split('.', 1)[1]!r}"
 
-# %% ../nbs/04_training.ipynb #04-training-071
+# %% ../nbs/04_training.ipynb #04-training-072
 def _order(t):
     return [stride for stride, size in zip(t.stride(), t.shape) if size > 1]
 
 
 def check_order(optimizer):
-    """Raise a ValueError if a fused optimizer's memory lies in another order than the weights."""
+    """Refuse a fused optimizer whose memory lies in another order than the weights.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+
+    Raises
+    ------
+    ValueError
+        If a weight's memory format was changed after the first update.
+    """
     groups = [group for group in optimizer.param_groups if group.get("fused")]
     for p in [p for group in groups for p in group["params"] if p.ndim > 2]:
         memory = [t for t in optimizer.state.get(p, {}).values() if isinstance(t, torch.Tensor)]
@@ -66,9 +87,19 @@ def check_order(optimizer):
                 "before the first update, or build the optimizer anew."
             )
 
-# %% ../nbs/04_training.ipynb #04-training-073
+# %% ../nbs/04_training.ipynb #04-training-076
 def check_gradients(step):
-    """Raise a ValueError if a trainable parameter took no part in the loss."""
+    """Refuse a trainable parameter that took no part in the loss; ask after `backward`.
+
+    Parameters
+    ----------
+    step : Step
+
+    Raises
+    ------
+    ValueError
+        Names the first trainable parameter without a gradient.
+    """
     for name, p in step.modules.named_parameters():
         if p.requires_grad and p.grad is None:
             raise ValueError(
@@ -76,15 +107,17 @@ def check_gradients(step):
                 "never learn: use it in the forward pass, or freeze it."
             )
 
-# %% ../nbs/04_training.ipynb #04-training-075
+# %% ../nbs/04_training.ipynb #04-training-078
 class Step:
     """One update of a model, as a value: call it with a batch.
 
     Parameters
     ----------
     model : nn.Module
+        Updated in place.
     objective : callable
-        `objective(model, *batch) -> (loss, pred)`; an nn.Module if it has parameters of its own.
+        `objective(model, *batch) -> (loss, pred)`, see `ftlearn.losses`; an nn.Module if it has
+        parameters of its own.
     optimizer : torch.optim.Optimizer
         Over exactly the trainable parameters of model and objective.
     amp : context manager, optional
@@ -108,7 +141,7 @@ class Step:
         check_parameters(self)
 
     def __call__(self, *batch):
-        """Update once. Returns (loss, pred): detached, on the device, and never waited for."""
+        """Update once. Returns `(loss, pred)`: detached, on the device, and never waited for."""
         with self.amp:
             loss, pred = self.objective(self.model, *batch)
         loss.backward()
@@ -127,14 +160,24 @@ class Step:
         for hook in self.after:
             hook()
 
-# %% ../nbs/04_training.ipynb #04-training-085
+# %% ../nbs/04_training.ipynb #04-training-088
 def is_frozen(module):
-    """Whether a module and everything in it is marked constant (see `ftlearn.freezing.freeze`)."""
+    """Whether a module and everything in it is marked constant, as `freeze` (lesson 05) does."""
     return all(getattr(part, "frozen", False) for part in module.modules())
 
 
 def train_mode(module):
-    """Put a module in training mode, its frozen parts in evaluation mode. Returns the module."""
+    """Put a module in training mode, its frozen parts in evaluation mode.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Returns
+    -------
+    module : nn.Module
+        The same one.
+    """
     module.train()
     for part in module.modules():
         if is_frozen(part):
@@ -143,13 +186,19 @@ def train_mode(module):
 
 
 def eval_mode(module):
-    """Put a module in evaluation mode. Returns the module."""
+    """Put a module in evaluation mode and return it."""
     return module.eval()
 
-# %% ../nbs/04_training.ipynb #04-training-089
+# %% ../nbs/04_training.ipynb #04-training-092
 @contextlib.contextmanager
 def inference(*modules):
-    """Evaluation mode without gradients; modes and random state come back as they were found."""
+    """Evaluation mode without gradients; modes and random state come back as they were found.
+
+    Parameters
+    ----------
+    *modules : nn.Module
+        Put in evaluation mode inside the `with` block.
+    """
     before = [(part, part.training) for module in modules for part in module.modules()]
     gpus = {p.device.index for module in modules for p in module.parameters() if p.is_cuda}
     try:
@@ -161,20 +210,31 @@ def inference(*modules):
         for part, training in before:
             part.training = training
 
-# %% ../nbs/04_training.ipynb #04-training-093
+# %% ../nbs/04_training.ipynb #04-training-096
 def bf16(device=None):
-    """Mixed precision in bfloat16: one context for `Step`, `evaluate`, `predict` and `cache`."""
+    """Mixed precision in bfloat16: one context for `Step`, `evaluate`, `predict` and `cache`.
+
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        Where the model is; a GPU if one is there, else the CPU.
+
+    Returns
+    -------
+    context : torch.autocast
+        May be entered again and again (Micikevicius et al., 2018).
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
-# %% ../nbs/04_training.ipynb #04-training-096
+# %% ../nbs/04_training.ipynb #04-training-100
 def _rates(group):
     "What a schedule may scale: the learning rate, and the momentum (Adam's first beta) if any."
     momentum = group["betas"][0] if "betas" in group else group.get("momentum")
     both = {"lr": group["lr"], "momentum": momentum}
     return {name: float(rate) for name, rate in both.items() if rate is not None}
 
-# %% ../nbs/04_training.ipynb #04-training-098
+# %% ../nbs/04_training.ipynb #04-training-102
 def _put_aside(group):
     "Keep a group's own rates in the group."
     own = _rates(group)
@@ -185,7 +245,7 @@ def _put_aside(group):
             )
     group["own rates"] = own
 
-# %% ../nbs/04_training.ipynb #04-training-100
+# %% ../nbs/04_training.ipynb #04-training-104
 def _restore(group):
     "Give a group its own rates back."
     for name, rate in group.pop("own rates", {}).items():
@@ -203,7 +263,7 @@ def _set(group, name, value):
     else:
         group[name] = value
 
-# %% ../nbs/04_training.ipynb #04-training-102
+# %% ../nbs/04_training.ipynb #04-training-106
 def _check_factor(own, name, factor, progress):
     "Refuse a factor that no update should see."
     if name not in own:
@@ -219,9 +279,18 @@ def _check_factor(own, name, factor, progress):
             "/ updates of the run: return a finite number of at least 0."
         )
 
-# %% ../nbs/04_training.ipynb #04-training-104
+# %% ../nbs/04_training.ipynb #04-training-108
 def set_rates(optimizer, schedule, progress):
-    """Set each group's rates to its own, times the schedule's factors at `progress`, 0 to 1.
+    """Set each group's rates to its own, times the schedule's factors at `progress`.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its groups keep their own rates under "own rates"; a group's own "schedule" comes first.
+    schedule : callable or None
+        Progress to a factor on the learning rate, or to `{"lr": factor, "momentum": factor}`.
+    progress : float in [0, 1]
+        Updates done / updates of the run.
 
     Raises
     ------
@@ -240,18 +309,31 @@ def set_rates(optimizer, schedule, progress):
             for name, rate in own.items():
                 _set(group, name, rate * float(factors.get(name, 1.0)))
 
-# %% ../nbs/04_training.ipynb #04-training-108
+# %% ../nbs/04_training.ipynb #04-training-112
 class Tick(NamedTuple):
-    """What `train` yields after every update."""
+    """What `train` yields after every update.
 
-    i: int  # number of this update in the whole run, from 0
+    Parameters
+    ----------
+    i, epoch : int
+        Its number in the whole run, and its epoch, both from 0.
+    last : bool
+        Whether it is the last of its epoch.
+    loss : tensor of shape ()
+        Detached, on the device.
+    pred : tensor
+        What the model said, as the objective returns it; detached.
+    batch : tuple of tensors
+    """
+
+    i: int
     epoch: int
-    last: bool  # of this epoch
-    loss: torch.Tensor  # scalar on the device
+    last: bool
+    loss: torch.Tensor  # a scalar, detached
     pred: torch.Tensor
     batch: tuple[Any, ...]
 
-# %% ../nbs/04_training.ipynb #04-training-110
+# %% ../nbs/04_training.ipynb #04-training-114
 def _normalises_batches(step):
     "The name of a batch normalisation that is live, or None."
     kinds = torch.nn.modules.batchnorm._BatchNorm
@@ -259,7 +341,7 @@ def _normalises_batches(step):
         if isinstance(part, kinds) and not is_frozen(part):
             return name.split(".", 1)[1]
 
-# %% ../nbs/04_training.ipynb #04-training-111
+# %% ../nbs/04_training.ipynb #04-training-115
 def _check_run(step, data, epochs, start):
     if not hasattr(data, "batches"):
         raise TypeError(
@@ -282,7 +364,7 @@ def _check_run(step, data, epochs, start):
     check_parameters(step)
     check_order(step.optimizer)
 
-# %% ../nbs/04_training.ipynb #04-training-113
+# %% ../nbs/04_training.ipynb #04-training-117
 def train(step, data, epochs=1, schedule=None, start=0):
     """Train, one update per iteration: the loop's body is yours.
 
@@ -290,6 +372,7 @@ def train(step, data, epochs=1, schedule=None, start=0):
     ----------
     step : Step
     data : Columns
+        Or anything with `batches(epoch, start)`, `steps`, `batch_size`, `shuffle` and a length.
     epochs : int
         Length of the whole run, also when it starts later.
     schedule : callable, optional
@@ -312,7 +395,7 @@ def train(step, data, epochs=1, schedule=None, start=0):
     _check_run(step, data, epochs, start)
     return _train(step, data, epochs, schedule, start)
 
-# %% ../nbs/04_training.ipynb #04-training-115
+# %% ../nbs/04_training.ipynb #04-training-119
 def _train(step, data, epochs, schedule, start):
     per_epoch, i = data.steps, start
     try:
@@ -328,9 +411,29 @@ def _train(step, data, epochs, schedule, start):
             if group.get("schedule") or schedule:
                 _restore(group)
 
-# %% ../nbs/04_training.ipynb #04-training-127
+# %% ../nbs/04_training.ipynb #04-training-131
 def accuracy(pred, x, y, *_):
-    """Per example, 1.0 where the largest logit is the label's (for dense labels, the share)."""
+    """Per example, 1.0 where the largest logit is the label's (for dense labels, the share).
+
+    Parameters
+    ----------
+    pred : Tensor
+        Logits, (examples, classes) or (examples, classes, ...).
+    x : Tensor
+        Not used: a metric gets the whole batch.
+    y : Tensor
+        Class indices, (examples,) or (examples, ...).
+
+    Returns
+    -------
+    right : Tensor
+        float32, (examples,).
+
+    Raises
+    ------
+    ValueError
+        If the labels are probabilities.
+    """
     if y.is_floating_point():
         raise ValueError(
             "accuracy needs class indices, but the labels are probabilities: measure "
@@ -342,13 +445,27 @@ def accuracy(pred, x, y, *_):
         else (pred.argmax(1) == y).float()
     )
 
-# %% ../nbs/04_training.ipynb #04-training-131
+# %% ../nbs/04_training.ipynb #04-training-135
 def predict(model, data, amp=None):
-    """The model's outputs for column 0, in stored order, as one tensor of shape (examples, ...)."""
+    """The model's outputs for column 0, in stored order.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Run in evaluation mode, and left as it was found.
+    data : Columns
+    amp : context manager, optional
+        For example `bf16()`.
+
+    Returns
+    -------
+    outputs : Tensor
+        One row per example, (examples, ...).
+    """
     with inference(model), amp or contextlib.nullcontext():
         return torch.cat([model(batch[0]) for batch in data.in_order().batches()])
 
-# %% ../nbs/04_training.ipynb #04-training-134
+# %% ../nbs/04_training.ipynb #04-training-138
 def evaluate(model, data, metric=accuracy, predict=None, amp=None):
     """Score a model, and leave model, modes, random state and data as they were found.
 
@@ -362,6 +479,7 @@ def evaluate(model, data, metric=accuracy, predict=None, amp=None):
     predict : callable, optional
         `predict(x)` instead of `model(x)`.
     amp : context manager, optional
+        For example `bf16()`.
 
     Returns
     -------
@@ -387,7 +505,7 @@ def evaluate(model, data, metric=accuracy, predict=None, amp=None):
         data.announce(score)
     return score
 
-# %% ../nbs/04_training.ipynb #04-training-135
+# %% ../nbs/04_training.ipynb #04-training-139
 def _per_example(values, batch):
     if values.shape != batch[0].shape[:1]:
         raise ValueError(
@@ -396,9 +514,13 @@ def _per_example(values, batch):
         )
     return values
 
-# %% ../nbs/04_training.ipynb #04-training-141
+# %% ../nbs/04_training.ipynb #04-training-145
 class History:
-    """What `fit` saw: `rows`, a dict per epoch, and `losses`, a float per update."""
+    """What `fit` saw: `rows`, a dict per epoch, and `losses`, a float per update.
+
+    A row holds epoch, loss (the mean over examples), score (None without a validation set) and
+    seconds since the start. `history["score"]` is a column of it; printed, it is a table.
+    """
 
     def __init__(self):
         self.rows, self.losses = [], []
@@ -421,9 +543,17 @@ class History:
         score = "      -" if row["score"] is None else f"{row['score']:7.3f}"
         return f"{row['epoch']:5d} {row['loss']:7.4f} {score} {row['seconds']:8.1f}"
 
-# %% ../nbs/04_training.ipynb #04-training-145
+# %% ../nbs/04_training.ipynb #04-training-149
 class Guard:
-    """Keeps a copy of what training may change, and puts it back when the numbers break."""
+    """Keeps a copy of what training may change, and puts it back when the numbers break.
+
+    Parameters
+    ----------
+    step : Step
+        Its trainable parameters and live buffers are copied.
+    data : Columns
+        Asked again for the batch of the update that broke.
+    """
 
     def __init__(self, step, data):
         self.step, self.data = step, data
@@ -435,11 +565,15 @@ class Guard:
 
     @torch.no_grad()
     def check(self, losses, epoch):
-        """Read an epoch's losses; keep a copy if all is finite, else restore and name the update."""
+        """Read an epoch's losses as floats; keep a copy if all is finite, else restore and raise.
+
+        Raises
+        ------
+        FloatingPointError
+            Names the first update whose loss was not finite.
+        """
         norms = [n.float().to(losses.device) for n in torch._foreach_norm(self.floats)]
-        read = torch.cat(
-            [losses, torch.stack(norms)]
-        ).tolist()  # the epoch's only read of the device
+        read = torch.cat([losses, torch.stack(norms)]).tolist()  # the device is read here alone
         losses, finite = read[: len(losses)], [math.isfinite(number) for number in read]
         if all(finite):
             torch._foreach_copy_(self.good, self.live)
@@ -463,20 +597,26 @@ class Guard:
                 return f"column {i} of its batch holds NaN or infinity, so clean the data"
         return "its batch is clean, so lower the learning rate, or warm up"
 
-# %% ../nbs/04_training.ipynb #04-training-147
-def _progress(history, since):
+# %% ../nbs/04_training.ipynb #04-training-151
+class _Progress:
     "One line about every two seconds, over the last one where the output can do that."
-    if time.perf_counter() - since < 2:
-        return since
-    rewrites = sys.stdout.isatty() or "ipykernel" in sys.modules
-    print(
-        f"epoch, loss, score, seconds: {history._line(history.rows[-1])}",
-        end="\r" if rewrites else "\n",
-        flush=True,
-    )
-    return time.perf_counter()
 
-# %% ../nbs/04_training.ipynb #04-training-149
+    def __init__(self):
+        self.since, self.open = time.perf_counter(), False
+        self.rewrites = sys.stdout.isatty() or "ipykernel" in sys.modules
+
+    def __call__(self, history):
+        if time.perf_counter() - self.since >= 2:
+            line = f"epoch, loss, score, seconds: {history._line(history.rows[-1])}"
+            start, end = ("\r", "") if self.rewrites else ("", "\n")
+            print(start + line, end=end, flush=True)
+            self.since, self.open = time.perf_counter(), self.rewrites
+
+    def close(self):
+        if self.open:
+            print()
+
+# %% ../nbs/04_training.ipynb #04-training-155
 def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=0, report=True):
     """Train for whole epochs, score after each, and stop at the first loss that is not finite.
 
@@ -486,6 +626,8 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
         As in `train`.
     valid : Columns, optional
         Scored with `metric` after every epoch.
+    metric : callable or torchmetrics.Metric
+        As in `evaluate`.
     report : bool
         Show a line about every two seconds; shorter runs stay silent.
 
@@ -502,26 +644,30 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
     """
     ticks = train(step, data, epochs, schedule, start)  # refuses what does not fit
     history, guard, began = History(), Guard(step, data), time.perf_counter()
-    losses, sizes, shown = torch.zeros(data.steps, device=data.device), [], began
+    losses, sizes = torch.zeros(data.steps, device=data.device), []
     places = losses.unbind()
-    for tick in ticks:
-        places[len(sizes)].copy_(tick.loss)
-        sizes.append(tick.batch[0].shape[0])
-        if tick.last:
-            seen = guard.check(losses[: len(sizes)], tick.epoch)
-            eval_mode(step.modules)
-            score = evaluate(step.model, valid, metric, amp=step.amp) if valid else None
-            history.add(tick.epoch, seen, sizes, score, time.perf_counter() - began)
-            shown, sizes = _progress(history, shown) if report else shown, []
+    with contextlib.closing(_Progress()) as progress:
+        for tick in ticks:
+            places[len(sizes)].copy_(tick.loss)
+            sizes.append(tick.batch[0].shape[0])
+            if tick.last:
+                seen = guard.check(losses[: len(sizes)], tick.epoch)
+                eval_mode(step.modules)
+                score = evaluate(step.model, valid, metric, amp=step.amp) if valid else None
+                history.add(tick.epoch, seen, sizes, score, time.perf_counter() - began)
+                sizes = []
+                if report:
+                    progress(history)
     return history
 
-# %% ../nbs/04_training.ipynb #04-training-157
+# %% ../nbs/04_training.ipynb #04-training-164
 class accumulate(Step):
     """The same update from slices of the batch, for batches that do not fit in memory.
 
     Parameters
     ----------
     step : Step
+        Taken over: model, objective, optimizer, precision and hooks.
     slices : int
         Number of slices; the last ones may be smaller.
     weight : callable

@@ -23,7 +23,23 @@ from urllib.request import Request, urlopen
 # %% ../nbs/tools/weights.ipynb #weights-005
 @contextmanager
 def writing(path):
-    """Give a name beside `path` to write to; renamed to `path` if the block ends well."""
+    """Give a name beside a path to write to; renamed to the path if the block ends well.
+
+    Parameters
+    ----------
+    path : str or Path
+        The name that the file is to have; an old file of this name is replaced at once.
+
+    Yields
+    ------
+    beside : Path
+        The name to write to; removed if the block fails.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If the folder is not there, or the path is that of a folder.
+    """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
@@ -73,8 +89,14 @@ def save_weights(path, state_dict, card, half=False):
 
     Returns
     -------
-    dict
-        The card as it was written.
+    card : dict
+        As it was written.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, TypeError, ValueError
+        If the folder is not there, the name does not end in .safetensors, something is no tensor,
+        or a number is too large for half precision.
     """
     from safetensors.torch import save_file
 
@@ -144,12 +166,17 @@ def load_weights(path, sha256=None):
 
     Returns
     -------
-    (dict of str to Tensor, dict)
-        Tensors in the precision in which they are stored, and the card ({} if there is none).
+    tensors : dict of str to Tensor
+        In the precision in which they are stored.
+    card : dict
+        Empty if there is none.
 
     Raises
     ------
-    FileNotFoundError, IsADirectoryError, WeightsError
+    FileNotFoundError, IsADirectoryError
+        If there is no such file, or no card where one is needed.
+    WeightsError
+        If the file is damaged, changed, or no safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -178,7 +205,20 @@ def _near(name, names):
 
 
 def check_fit(model, state_dict, source="The weights"):
-    """Refuse tensors that are not exactly the model's: names the first key that differs."""
+    """Refuse tensors that are not exactly the model's.
+
+    Parameters
+    ----------
+    model : nn.Module
+    state_dict : dict of str to Tensor
+    source : str or Path
+        How the error calls the tensors.
+
+    Raises
+    ------
+    WeightsError
+        Naming the first key that differs, with both shapes.
+    """
     ours = {name: tuple(v.shape) for name, v in model.state_dict().items()}
     theirs = {name: tuple(v.shape) for name, v in state_dict.items()}
     extra, missing = theirs.keys() - ours.keys(), ours.keys() - theirs.keys()
@@ -195,7 +235,19 @@ def check_fit(model, state_dict, source="The weights"):
 
 # %% ../nbs/tools/weights.ipynb #weights-023
 def load_into(model, state_dict, source="The file"):
-    """Copy tensors into a model that has exactly these; returns the model, in its own precision.
+    """Copy tensors into a model that has exactly these, in the model's own precision.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place.
+    state_dict : dict of str to Tensor
+    source : str or Path
+        How the error calls the tensors.
+
+    Returns
+    -------
+    model : nn.Module
 
     Raises
     ------
@@ -209,6 +261,11 @@ def load_into(model, state_dict, source="The file"):
 # %% ../nbs/tools/weights.ipynb #weights-028
 def bundled(name):
     """Path of weights that ship with the package.
+
+    Parameters
+    ----------
+    name : str
+        "letters".
 
     Raises
     ------
@@ -361,10 +418,11 @@ def download(url, sha256, folder=None, progress=True, timeout=30.0, pause=1.0):
     Parameters
     ----------
     url : str
+        With http or https.
     sha256 : str
         The file's hash, or at least its first 8 hexadecimal digits.
     folder : str or Path, optional
-        By default torch's cache, ``checkpoints`` in ``torch.hub.get_dir()``, which obeys TORCH_HOME.
+        By default torch's cache, ``checkpoints`` in ``torch.hub.get_dir()``: TORCH_HOME moves it.
     progress : bool
         Show a bar in a terminal, and elsewhere a line every ten seconds.
     timeout : float

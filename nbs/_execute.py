@@ -46,6 +46,7 @@ def execute(path):
     folder = {"metadata": {"path": str(path.parent)}}
     quiet = ["--Application.log_level=40"]
     options = {"timeout": 300, "kernel_name": "python3", "extra_arguments": quiet}
+    options["coalesce_streams"] = True  # a line that is rewritten is one output
     Client(notebook, resources=folder, **options).execute()
     keep_html(notebook)
     nbformat.write(notebook, path)

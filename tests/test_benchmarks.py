@@ -201,3 +201,65 @@ def test_the_results_of_other_scripts_are_shown_whatever_their_form(tmp_path):
 
 def test_the_stored_text_is_made_from_the_stored_results():
     assert (BENCHMARKS / "README.md").read_text("utf-8") == report.render()
+
+
+def test_the_bundled_summary_is_made_from_the_stored_results():
+    bundled = json.loads(report.BUNDLED.read_text("utf-8"))
+    assert bundled == json.loads(json.dumps(report.summary()))
+    assert {row["view"] for row in bundled["rows"]} == set(report.VIEWS)
+
+
+def test_each_score_has_its_own_variance():
+    """Against draws: 19 of 20 differences of equal scores are within, whatever the scores."""
+    torch.manual_seed(0)
+    for one, other in ((0.9, 0.9), (0.5, 0.99), (0.9883, 0.9958)):
+        draws = [
+            torch.binomial(torch.full((20_000,), 597.0), torch.tensor(p)) for p in (one, other)
+        ]
+        off = ((draws[0] - draws[1]) / 597 - (one - other)).abs()
+        within = (off <= report.noise(one, other, 597)).double().mean()
+        assert 0.93 < within < 0.97
+    assert report.noise(0.9, 0.6, 597) == report.noise(0.6, 0.9, 597)
+    assert report.noise(1.0, 1.0, 597) == 0
+
+
+def test_a_single_run_has_no_range(quick):
+    path, runs, ask, _ = quick
+    peers.go(path, [run for run in runs if run["repeat"] == 0], 45, ask=ask, say=quiet)
+    text = report.render(path.parent)
+    assert "against plain loop | at least 11 | 2.50 | " in text
+    assert "| full, 5 epochs | fastai | 2.60 | 2.60 | 0.9900* | " in text
+    assert not any(" to " in line for line in text.splitlines() if line.startswith("| head"))
+
+
+def test_a_changed_row_changes_the_summary(tmp_path):
+    """The test above compares what the results say, not that there are some."""
+    stored = report.read(BENCHMARKS, "peers")
+    ours = [r for r in stored["rows"] if (r["arm"], r["precision"]) == ("ftlearn", "fp32")]
+    ours[0]["seconds"] *= 2
+    (tmp_path / "peers.json").write_text(json.dumps(stored))
+    assert report.summary(tmp_path)["rows"] != report.summary()["rows"]
+
+
+def test_a_target_of_a_job_that_was_not_measured_says_so(quick):
+    """The jobs of this runner have 5 epochs; the targets speak of 5 and of 20."""
+    path, runs, ask, _ = quick
+    peers.go(path, runs, 45, ask=ask, say=quiet)
+    for folder, measured in ((path.parent, True), (path.parent / "nothing", False)):
+        lines = report.render(folder).splitlines()
+        for view in report.VIEWS:
+            targets = [s for s in lines if s.startswith(f"| {view}: ")]
+            missing = [s for s in targets if s.endswith("| not measured |  | not measured |")]
+            assert len(targets) == 6 and len(missing) == (3 if measured else 6)
+            assert all("against the peers" in s for s in missing)
+            assert sum("20 epochs" in s for s in missing) == 3
+        passes = [s for s in lines if "over one bare forward pass" in s]
+        assert len(passes) == 4 and sum("not measured" in s for s in passes) == 4 - 2 * measured
+
+
+def test_a_job_beyond_the_targets_is_not_forgotten():
+    rows = report.Rows([dict(stage="head", epochs=1), dict(stage="full", epochs=9)])
+    assert rows.asked() == [
+        ("head", 1), ("head", 5), ("last", 5), ("full", 5), ("full", 9), ("head", 20),
+        ("last", 20), ("full", 20),
+    ]  # fmt: skip

@@ -1,7 +1,10 @@
 """Exercises of lesson 06: the checkers take right answers and refuse plausible wrong ones."""
 
 import copy
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -192,3 +195,14 @@ def test_ex_4_right(answer, capsys):
 )
 def test_ex_4_wrong(answer, capsys):
     assert not judge(4, answer, capsys)
+
+
+def test_the_solutions_run_as_they_are_printed(capsys):
+    notebook = Path(__file__).parents[1] / "nbs" / "06_features.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    prose = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    names = {"torch": torch, "nn": nn}  # what the lesson has imported
+    for solution in re.findall(r"(?s)<details>.*?</details>", prose):
+        for code in re.findall(r"(?s)```python\n(.*?)```", solution):
+            exec(code, names)  # noqa: S102
+    assert judge(1, names["once"], capsys) and judge(2, names["new_head"], capsys)

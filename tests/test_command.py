@@ -8,7 +8,6 @@ import pytest
 
 from ftlearn import labels
 from ftlearn.command import main
-from ftlearn.pretrain import progress
 
 
 def test_help_names_every_command():
@@ -50,9 +49,12 @@ def test_an_experiment_is_run_by_name_into_its_file(name, monkeypatch):
     assert asked == [f"{name}.json", "x"]
 
 
-def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
-    assert list(progress(iter(range(3)), 3, "fits", seconds=0)) == [0, 1, 2]
-    assert capsys.readouterr().out.splitlines() == [f"fits: {n} of 3, 0 s" for n in (1, 2, 3)]
+def test_the_lessons_are_copied_and_the_next_step_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["lessons"]) == 0 and main(["lessons", "course"]) == 0
+    assert (tmp_path / "ftlearn-lessons/index.ipynb").is_file()
+    assert (tmp_path / "course/tools/explore.ipynb").is_file()
+    assert "Next: jupyter lab course" in capsys.readouterr().out
 
 
 def test_the_demo_says_what_is_measured_and_what_is_stored(capsys, tmp_path, monkeypatch):

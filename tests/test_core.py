@@ -542,8 +542,35 @@ def test_long_runs_report_and_short_ones_are_silent(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     fit(Step(model, cross_entropy(), sgd(model)), linear_set(), epochs=3)
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 3 and printed.count("\n") == 3 and "\r" not in printed
+    fit(Step(model, cross_entropy(), sgd(model)), linear_set(), epochs=3, report=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_line_that_is_written_over_is_closed_however_the_run_ends(capsys, monkeypatch):
+    import ftlearn.training as training
+
+    clock, model = iter(range(0, 1000, 3)), nn.Linear(8, 3)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # a notebook: lines are written over
+    fit(Step(model, cross_entropy(), sgd(model)), linear_set(), epochs=3)
+    printed = capsys.readouterr().out
+    assert printed.startswith("\repoch") and printed.count("\r") == 3
+    assert printed.endswith("\n") and printed.count("\n") == 1
+
+    calls = iter(range(100))
+
+    def breaks_in_the_third_epoch(model, *batch):
+        loss, z = cross_entropy()(model, *batch)
+        return loss * (math.nan if next(calls) >= 8 else 1.0), z
+
+    with pytest.raises(FloatingPointError):
+        fit(Step(model, breaks_in_the_third_epoch, sgd(model)), linear_set(), epochs=4)
+    printed = capsys.readouterr().out
+    assert printed.count("\r") == 2 and printed.count("\n") == 1 and printed.endswith("\n")
     fit(Step(model, cross_entropy(), sgd(model)), linear_set(), epochs=3, report=False)
     assert capsys.readouterr().out == ""
 

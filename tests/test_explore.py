@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import sys
 from html.parser import HTMLParser
 
 import matplotlib
@@ -37,6 +38,15 @@ class Tags(HTMLParser):
         return [attrs for name, attrs in self.found if name == tag]
 
 
+def pictures(page):
+    """PNG data of the frames: the one that shows, and those that wait."""
+    tags = Tags(page)
+    (shown,), (figure,) = tags.all("img"), tags.all("figure")
+    head, _, first = shown["src"].partition(",")
+    assert head == "data:image/png;base64"
+    return [base64.b64decode(data) for data in [first, *figure["data-frames"].split()]]
+
+
 @pytest.fixture(scope="module")
 def page():
     made = explore.slider(wave, range(1, 13), "speed <k> & more", "Waves of speed {}.")
@@ -45,21 +55,19 @@ def page():
 
 def test_twelve_frames_stay_under_the_budget(page):
     assert 10_000 < len(page.encode()) < 300_000
-    assert len(Tags(page).all("img")) == 12
+    assert len(pictures(page)) == 12
 
 
 def test_the_page_needs_nothing_else(page):
     tags = Tags(page)
     assert not tags.all("script") and not tags.all("link") and "http" not in page
-    assert all(i["src"].startswith("data:image/png;base64,") for i in tags.all("img"))
     assert not any("id" in attrs for _, attrs in tags.found)
 
 
 def test_every_frame_is_a_picture(page):
     from PIL import Image
 
-    for attrs in Tags(page).all("img"):
-        data = base64.b64decode(attrs["src"].partition(",")[2])
+    for data in pictures(page):
         assert Image.open(io.BytesIO(data)).size[0] >= 600
 
 
@@ -74,15 +82,16 @@ def test_the_slider_speaks(page):
     assert '[11, "12", "Waves of speed 12."]' in control["oninput"]
 
 
-def test_only_the_first_frame_shows_without_scripts(page):
-    hidden = ["display:none" in attrs["style"] for attrs in Tags(page).all("img")]
-    assert hidden == [False] + 11 * [True]
+def test_a_page_without_styles_and_scripts_shows_the_first_frame_alone(page):
+    """What remains where a site removes both: one picture, its control and its value."""
+    tags = [tag for tag, _ in Tags(page).found]
+    assert tags == ["figure", "img", "div", "span", "input", "output"]
 
 
 def test_equal_frames_are_stored_once():
     made = explore.slider(lambda v: wave(1 + v % 2), range(6), "parity")
     page = explore.stored_form(made)
-    assert len(Tags(page).all("img")) == 2
+    assert len(pictures(page)) == 2
     assert '[1, "5", "parity: 5"]' in Tags(page).all("input")[0]["oninput"]
 
 
@@ -113,6 +122,15 @@ def test_the_live_form_calls_the_same_draw():
     picture, control = explore.live_widget(made).children
     control.index = 2
     assert drawn == [1, 3] and 'alt="k: 3"' in picture.value
+
+
+def test_an_error_while_moving_is_shown_where_the_picture_was():
+    made = explore.slider(lambda v: wave(1 / v), [1, 0], "k<")
+    picture, control = explore.live_widget(made).children
+    control.index = 1
+    assert "ZeroDivisionError: division by zero" in picture.value and "<img" not in picture.value
+    control.index = 0
+    assert 'alt="k&lt;: 1"' in picture.value
 
 
 def test_spread_keeps_order_gap_and_limits():
@@ -243,3 +261,37 @@ def test_images_shows_colours_where_there_are_three_channels():
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (4, 5, 3) and (shown[..., 0] == 255).all() and (shown[..., 1:] == 0).all()
     assert explore.overlapping_labels(figure) == []
+
+
+@pytest.fixture
+def no_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+
+
+def test_a_log_gets_a_line_now_and_then(no_terminal, capsys):
+    assert list(explore.progress(iter(range(3)), 3, "fits", seconds=-1)) == [0, 1, 2]
+    assert capsys.readouterr().out == "".join(f"fits: {n} of 3, 0 s\n" for n in (1, 2, 3))
+
+
+def test_short_work_says_nothing(no_terminal, capsys):
+    assert list(explore.progress(range(3), 3, "fits")) == [0, 1, 2]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_gets_one_line_that_is_rewritten(no_terminal, monkeypatch, capsys):
+    """Silence for ten seconds, then each second, and the last word stays."""
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    clock = iter(range(0, 100, 2))
+    monkeypatch.setattr(explore.time, "perf_counter", lambda: next(clock))
+    list(explore.progress(range(8), 8, "fits"))
+    said = [f"\rfits: {n} of 8, {2 * n} s" for n in (6, 7, 8)]
+    assert capsys.readouterr().out == "".join(said) + "\n"
+
+
+def test_the_line_is_closed_when_the_loop_is_left(no_terminal, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    for item in explore.progress(range(9), 9, "fits", seconds=-1):
+        if item == 2:
+            break
+    assert capsys.readouterr().out.endswith("\rfits: 1 of 9, 0 s\n")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ftlearn import features, store
 from ftlearn.data import Columns, HeldOut
 from ftlearn.features import (
     Unit,
@@ -134,6 +135,18 @@ def test_marks_follow_their_columns_through_a_chain():
     start = f"{fingerprint(linear)}+"
     assert set(chain.derived) == {0, 1, 2, 4} and chain.derived[4] == both.derived[2]
     assert all(chain.derived[i] == start + fingerprint(two) for i in range(3))
+
+
+@pytest.mark.parametrize("folder", [None, "outputs"])
+def test_the_weights_are_hashed_once_for_a_set(folder, tmp_path, monkeypatch):
+    linear, again = freeze(nn.Linear(3, 3)), freeze(nn.Linear(3, 2))
+    once, calls, marks = cache(linear, four()), [], (fingerprint(linear), fingerprint(again))
+    for place in features, store:
+        monkeypatch.setattr(place, "fingerprint", lambda m: calls.append(m) or fingerprint(m))
+    path = folder and tmp_path / folder
+    for _ in range(2):  # made, then read
+        assert cache(again, once, path=path, report=False).derived == {0: "+".join(marks)}
+        assert calls == [again] and not calls.clear()
 
 
 def blobs(device="cpu", classes=4, each=15, width=6, seed=0, batch_size=16):

@@ -579,13 +579,6 @@ def test_large_shares_leave_something_to_train_on(tmp_path, number):
     assert all(names == {"cat", "dog"} for names in counts.values())
 
 
-def test_long_work_says_how_far_it_is(capsys):
-    assert list(ftlearn.survey._watched(range(3), 3, "reading", seconds=-1)) == [0, 1, 2]
-    assert "reading: 2 of 3, 0 s" in capsys.readouterr().out
-    list(ftlearn.survey._watched(range(3), 3, "reading"))
-    assert capsys.readouterr().out == ""
-
-
 def test_unreadable_files_are_left_out_of_the_sets(tmp_path):
     root = tree(tmp_path, cat=5, dog=5)
     (root / "cat/00.png").write_bytes(b"")

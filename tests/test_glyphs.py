@@ -52,6 +52,12 @@ def test_letters_are_letters_even_if_they_look_like_digits(character):
     assert is_letter(character)
 
 
+@pytest.mark.parametrize("character", "Ϛ ϛ Ϟ ϟ Ϡ ϡ Ҁ ҁ".split())
+def test_letters_that_survive_as_numbers_are_letters_as_lesson_01_says(character):
+    assert is_letter(character) and unicodedata.numeric(character, None) is None
+    assert any(character in name for name in masters().names)
+
+
 def test_no_class_holds_a_numeral():
     for name in masters().names:
         for character in name:

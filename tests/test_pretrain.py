@@ -16,7 +16,6 @@ from ftlearn.pretrain import (
     letters,
     one_cycle,
     pretrain,
-    progress,
     random_labels,
 )
 from ftlearn.weights import bundled, file_sha256, load_weights
@@ -104,13 +103,6 @@ def test_an_unknown_source_or_place_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="safetensors file in a folder that exists"):
         pretrain(updates=1, path=tmp_path / "w.pt")
     assert not list(tmp_path.iterdir())
-
-
-def test_progress_is_plain_lines_without_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    assert list(progress(iter(range(5)), 5, "work", seconds=0)) == list(range(5))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("work: 5 of 5") and len(lines) == 5
 
 
 def test_the_bundled_weights_are_what_their_card_says():

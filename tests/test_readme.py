@@ -105,6 +105,13 @@ def test_the_advice_is_what_was_measured():
     for word, numbers in expected.items():
         assert re.findall(r"[+-]?\d+\.\d ± \d+\.\d", table[word]) == numbers, word
 
+    def tuning(arm, peak):
+        peaks, means, _ = shapes.summit(rows, "noisy", arm, "AdamW", 360)
+        return 100 * means[peaks.index(peak)]
+
+    more = [tuning("cosine", peak) - tuning("constant", peak) for peak in (0.003, 0.01, 0.03)]
+    assert f"0.003 to 0.03, it reads {min(more):.1f} to {max(more):.1f} more" in table["decay"]
+
 
 def test_the_cost_of_a_teacher_is_what_was_measured():
     import json

@@ -90,7 +90,8 @@ def test_a_recipe_prints_a_sentence_per_phase():
         == "1. Train the head for 3 epochs at a rate of 0.01 and weight decay 0.01, in one cycle."
     )
     assert second.startswith("2. Train layer3 and what follows for at least 7 updates")
-    assert "2 epochs bring nothing better" in second
+    assert second.endswith("with batch statistics frozen, until 2 epochs bring nothing better.")
+    assert str(Phase(patience=1)).endswith(", until 1 epoch brings nothing better")
 
 
 def test_every_field_of_a_phase_changes_its_sentence():

@@ -30,6 +30,10 @@ model = ftlearn.glyphnet(classes=10, weights="letters")
 logits = ftlearn.predict(model, data.valid.in_order())
 assert logits.shape == (len(data.valid), 10) and torch.isfinite(logits).all()
 print(f"ftlearn {ftlearn.__version__}: {len(logits)} predictions without nbdev")
+folder = ftlearn.lessons("course")
+found = sorted(p.name for p in folder.glob("*.ipynb"))
+assert "index.ipynb" in found and "05_freezing.ipynb" in found, found
+assert (folder / "tools" / "explore.ipynb").is_file()
 """
 
 
@@ -45,7 +49,8 @@ def build(folder):
     """Build the wheel from a copy, so that a stale build/ cannot leak into it."""
     copy = folder / "source"
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "ftlearn", copy / "ftlearn", ignore=ignored)
+    for name in ("ftlearn", "nbs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for name in SOURCES:
         shutil.copy(ROOT / name, copy)
     options = ("--wheel", "--no-isolation", "--outdir", folder)

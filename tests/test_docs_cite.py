@@ -1,0 +1,61 @@
+"""How to cite: the versions agree, the papers of the docstrings are listed; the glossary links."""
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+
+import ftlearn
+
+ROOT = Path(__file__).resolve().parents[1]
+CITE = (ROOT / "docs" / "cite.md").read_text(encoding="utf-8")
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+PAPERS = [" ".join(entry.split()) for entry in re.split(r"(?m)^- (?=\*\*)", CITE)[1:]]
+
+
+def test_the_version_is_that_of_the_package():
+    card = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {ftlearn.__version__}\n" in card and "license: Apache-2.0" in card
+    assert f"version = {{{ftlearn.__version__}}}" in CITE
+    assert "doi" not in card.lower()
+
+
+def test_papers_are_in_the_order_of_their_years_and_name_what_they_are_behind():
+    years = [int(paper[2:6]) for paper in PAPERS]
+    assert len(PAPERS) > 50 and years == sorted(years)
+    for paper in PAPERS:
+        assert "{py:obj}`~ftlearn." in paper or "by hand in [lesson" in paper, paper
+
+
+def sources():
+    """(surname, year) of what docstrings cite as "Hinton et al., 2015" or "Li and Wu (2019)"."""
+    name = r"([A-Z][^\W\d_]+)(?: et al\.,?| and [A-Z][^\W\d_]+,?|,) \(?((?:19|20)\d\d)\b"
+    for path in sorted((ROOT / "ftlearn").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                said = " ".join((ast.get_docstring(node) or "").split())
+                yield from re.findall(name, said)
+
+
+def test_the_papers_of_the_docstrings_are_listed():
+    cited = set(sources())
+    assert len(cited) > 30
+    for surname, year in cited:
+        assert any(p.startswith(f"**{year}**") and surname in p for p in PAPERS), (surname, year)
+
+
+def test_every_name_and_lesson_exists():
+    for module, name in re.findall(r"\{py:obj\}`~(ftlearn\.\w+)\.(\w+)`", CITE):
+        assert hasattr(import_module(module), name), name
+    links = re.findall(r"\]\(lessons/([^)]+)\)", CITE + GLOSSARY)
+    assert links and all((ROOT / "nbs" / link).is_file() for link in links)
+
+
+def test_the_glossary_has_a_lesson_for_every_term():
+    body = GLOSSARY.split(":sorted:\n\n")[1].split("\n```")[0]
+    entries = [re.match(r"(\S.*)\n((?:  .*\n?)+)", entry) for entry in body.split("\n\n")]
+    assert len(entries) > 45 and all(entries)
+    terms = [entry[1] for entry in entries]
+    assert len(set(terms)) == len(terms) and {"x", "h", "z", "t", "y"} <= set(terms)
+    assert all("](lessons/" in entry[2] for entry in entries)
+    assert {t for t in re.findall(r"\{term\}`([^`]+)`", GLOSSARY)} <= set(terms)
