@@ -91,7 +91,8 @@ docs-serve: docs
 # The site and the lessons in a real browser; skipped, with the reason, where none can be had.
 test-web: .venv/.web docs
 	@$(PY) tests/web/browser.py
-	$(one_thread) $(PY) -m pytest -q -n $(WORKERS) --dist load --maxschedchunk 1 --durations 10 -r s tests/web
+	$(one_thread) $(PY) -m pytest -q -n $(WORKERS) --dist load --maxschedchunk 1 -r s tests/web/test_lab.py
+	$(one_thread) $(PY) -m pytest -q -n $(WORKERS) --dist load -r s tests/web/test_site.py
 
 # The same check of the wheel, with its dependencies downloaded as a user's pip would.
 wheel: .venv/.dev

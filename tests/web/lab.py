@@ -189,10 +189,12 @@ class Notebook:
 
 
 def by_keyboard(handle):
-    """One step up, with the arrow keys."""
+    """One step with the arrow keys: up, or down from the upper end."""
     upright = handle.get_attribute("aria-orientation") == "vertical"
+    now, high = (float(handle.get_attribute(f"aria-value{k}")) for k in ("now", "max"))
+    keys = ("ArrowUp", "ArrowDown") if upright else ("ArrowRight", "ArrowLeft")
     handle.focus()
-    handle.page.keyboard.press("ArrowUp" if upright else "ArrowRight")
+    handle.page.keyboard.press(keys[now == high])
 
 
 def by_mouse(handle):
