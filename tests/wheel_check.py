@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")
 
+JUPYTER = ("ipykernel", "nbclient")  # what a lesson needs beside the wheel, to be run
+
 PREDICT = """
 import importlib.util, pathlib, sys, torch, ftlearn
 assert pathlib.Path(ftlearn.__file__).is_relative_to(sys.prefix), ftlearn.__file__
@@ -34,6 +36,11 @@ folder = ftlearn.lessons("course")
 found = sorted(p.name for p in folder.glob("*.ipynb"))
 assert "index.ipynb" in found and "05_freezing.ipynb" in found, found
 assert (folder / "tools" / "explore.ipynb").is_file()
+import nbformat
+from nbclient import NotebookClient
+lesson = nbformat.read(folder / "00_data.ipynb", as_version=4)
+NotebookClient(lesson, timeout=300, kernel_name="python3").execute()
+print("a lesson runs where there is Jupyter and the wheel, nothing else")
 """
 
 
@@ -99,6 +106,10 @@ def check(download=False):
             for need in map(Requirement, wanted):
                 if need.marker is None or need.marker.evaluate({"extra": ""}):
                     link(required(need.name, ("", *sorted(need.extras))).values(), site)
+            for name in JUPYTER:
+                link(required(name).values(), site)
+        else:
+            run(*pip, "install", *quiet, *JUPYTER)
         run(*pip, "check")
         return run(python, "-W", "error", "-c", PREDICT, cwd=folder)
 
