@@ -13,7 +13,7 @@ import ftlearn  # noqa: E402
 project, author, copyright = "ftlearn", "ftlearn contributors", "2026 onwards, ftlearn contributors"
 version = release = ftlearn.__version__
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx_design", "sphinx_copybutton"]
-extensions += ["course", "formulas", "reference", "results"]  # docs/_ext
+extensions += ["course", "formulas", "papers", "reference", "results"]  # docs/_ext
 
 nitpicky = True
 default_role = "code"

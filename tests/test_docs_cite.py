@@ -2,12 +2,17 @@
 
 import ast
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import ftlearn
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+import papers  # noqa: E402
+
 CITE = (ROOT / "docs" / "cite.md").read_text(encoding="utf-8")
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 PAPERS = [" ".join(entry.split()) for entry in re.split(r"(?m)^- (?=\*\*)", CITE)[1:]]
@@ -27,21 +32,31 @@ def test_papers_are_in_the_order_of_their_years_and_name_what_they_are_behind():
         assert "{py:obj}`~ftlearn." in paper or "by hand in [lesson" in paper, paper
 
 
-def sources():
-    """(surname, year) of what docstrings cite as "Hinton et al., 2015" or "Li and Wu (2019)"."""
-    name = r"([A-Z][^\W\d_]+)(?: et al\.,?| and [A-Z][^\W\d_]+,?|,) \(?((?:19|20)\d\d)\b"
+def docstrings():
+    """All of the package, each on one line."""
     for path in sorted((ROOT / "ftlearn").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
-                said = " ".join((ast.get_docstring(node) or "").split())
-                yield from re.findall(name, said)
+                yield " ".join((ast.get_docstring(node) or "").split())
 
 
 def test_the_papers_of_the_docstrings_are_listed():
-    cited = set(sources())
+    cited = {pair for said in docstrings() for pair in papers.CITED.findall(said)}
     assert len(cited) > 30
     for surname, year in cited:
-        assert any(p.startswith(f"**{year}**") and surname in p for p in PAPERS), (surname, year)
+        assert papers.place(surname, year), f"cite.md has no {surname}, {year}"
+
+
+def test_a_citation_leads_to_its_entry_also_over_two_lines():
+    lines = ["The loss of Hinton, Vinyals", "and Dean, 2015, and of Nobody et al., 2015."]
+    papers.cited(None, "function", "ftlearn.distill.kd", None, None, lines)
+    place = papers.place("Hinton", "2015")
+    entry = int(place.removeprefix("paper-"))
+    assert "Distilling the knowledge" in papers.entries()[entry][1]
+    linked = (
+        f"The loss of :ref:`Hinton, Vinyals and Dean, 2015 <{place}>`, and of Nobody et al., 2015."
+    )
+    assert lines == [linked]
 
 
 def test_every_name_and_lesson_exists():

@@ -52,6 +52,11 @@ def contributing():
     return _read("CONTRIBUTING.md").replace("](docs/", "](")
 
 
+def on_site(page):
+    """A page that is also read beside the code, its links as the site's own."""
+    return page.replace("](../nbs/", "](lessons/").replace("](../benchmarks/README", "](benchmarks")
+
+
 def anchor(file, name):
     """The place of a test on the page of proofs."""
     return f"proof-{file}-{name}".replace("_", "-")
@@ -98,6 +103,8 @@ def fill(app, docname, source):
         import peers
 
         source[0] = peers.page()
+    if docname == "findings":
+        source[0] = on_site(source[0])
     if docname == "symptoms":
         source[0] = linked(source[0])
     for make in (benchmarks, changes, contributing, tests):

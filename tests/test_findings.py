@@ -1,0 +1,120 @@
+"""The page of results says what the results files hold, and its picture what the benchmark does."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+
+def lines(head):
+    """Cells of the table whose first cell begins like this, without its head."""
+    table = PAGE.split(f"\n| {head}")[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def written(interval):
+    """A mean and half its interval as the page writes them."""
+    return "{:.3f} ± {:.3f}".format(*interval[:2]).replace("0.", ".")
+
+
+def test_what_is_forgotten_is_what_was_measured():
+    from ftlearn import methods
+    from ftlearn.experiment import interval
+
+    rows = methods.stored()["rows"]
+    for name, line in zip(methods.METHODS, lines("digits read"), strict=True):
+        cells = [interval(methods.column(rows, name, k)) for k in methods.BUDGETS]
+        cells.append(interval(methods.column(rows, name, 5, "letters")))
+        assert line == [name, *map(written, cells)]
+
+
+def test_what_pretraining_is_worth_is_what_was_measured():
+    from ftlearn.labels import ARMS, stored, summary
+
+    cells = summary(stored()["rows"])
+    for arm, line in zip(ARMS, lines("accuracy on 597"), strict=True):
+        assert line == [arm, *(written(cells[arm, labels]) for labels in (1, 5, 10, 20))]
+
+
+def test_the_advice_is_what_was_measured():
+    from ftlearn import remedies, shapes, students
+
+    said = lambda pair: "{:+.1f} ± {:.1f}".format(*pair)
+    gains = remedies.gains
+    rows, results, taught = shapes.stored(), remedies.stored(), students.stored()
+
+    def cosine(task, updates, what="accuracy"):
+        lines = [(task, arm, "AdamW", updates) for arm in ("cosine", "constant")]
+        return said(shapes.ahead(rows, *lines, what=what))
+
+    def pupil(arm, where="pool", **settings):
+        line, alone = students.line, students.line("20 k", "alone", "labelled")
+        return said(students.ahead(taught, line("20 k", arm, where, **settings), alone))
+
+    few, many = [gains(results, "noise", noise=0.1, labels=n) for n in (50, 900)]
+    by_start = {
+        arm: [said(gains(results, topic, start=s)[arm]) for s in ("scratch", "letters")]
+        for topic, arm in (("augmentation", "shift"), ("regularisation", "dropout"))
+    }
+    expected = {
+        "choose": [cosine("few", 60), cosine("scratch", 180)],
+        "decay": [cosine("noisy", 360, "fit")[1:], cosine("noisy", 360)],
+        "augment": by_start["shift"],
+        "regularise": by_start["dropout"],
+        "clean": [said(f[arm]) for f in (few, many) for arm in ("correct suspects", "hold back")],
+        "distil": [
+            pupil("KD", "labelled", **students.SOFT),
+            pupil("KD", **students.SOFT),
+            pupil("pseudo-labels"),
+        ],
+    }
+    table = dict(re.findall(r"^\| (\w+) [^|]* \| ([^|]+) \|$", PAGE, re.M))
+    for word, numbers in expected.items():
+        assert re.findall(r"[+-]?\d+\.\d ± \d+\.\d", table[word]) == numbers, word
+
+    def tuning(arm, peak):
+        peaks, means, _ = shapes.summit(rows, "noisy", arm, "AdamW", 360)
+        return 100 * means[peaks.index(peak)]
+
+    more = [tuning("cosine", peak) - tuning("constant", peak) for peak in (0.003, 0.01, 0.03)]
+    assert f"0.003 to 0.03, it reads {min(more):.1f} to {max(more):.1f} more" in table["decay"]
+
+
+def test_the_seconds_are_those_of_the_benchmark():
+    from ftlearn.experiment import stored
+
+    rows = [r for r in stored("speed")["rows"] if r["view"] == "as each comes" and r["epochs"] == 5]
+    seconds = {(r["arm"], r["stage"]): f"{r['seconds']:.1f}" for r in rows}
+    table = lines("seconds for 5 epochs")
+    assert len(table) == 7
+    for arm, *cells in table:
+        arm = "bare forward pass" if arm == "one bare forward pass" else arm
+        wanted = [seconds.get((arm, stage), "") for stage in ("head", "last", "full")]
+        assert cells == wanted, arm
+
+
+def test_the_picture_has_every_run_and_its_text_says_what_is_seen():
+    import chart
+    import report
+
+    from ftlearn.explore import overlapping_labels
+
+    rows = report.Rows(report.read(report.HERE, "peers")["rows"])
+    figure = chart.draw(rows)
+    assert overlapping_labels(figure) == []
+    for axis, stage in zip(figure.axes, chart.JOBS, strict=True):
+        marks = [x for dots in axis.collections for x, y in dots.get_offsets() if y == int(y)]
+        runs = [chart.runs(rows, arm, stage) for arm in chart.ARMS]
+        wanted = [second for arm in runs for p in chart.MARKS for second in arm[p]]
+        assert [round(x, 3) for x in marks][: len(wanted)] == wanted
+    bare = chart.runs(rows, "bare", "head")
+    (own, *others), (mine, *theirs) = [
+        [chart.runs(rows, arm, stage) for arm in chart.ARMS] for stage in ("head", "last")
+    ]
+    for precision in chart.MARKS:
+        assert max(own[precision]) < 1.3 * min(bare[precision])
+        assert all(min(o[precision]) > 4.5 * max(own[precision]) for o in others)
+        assert all(min(o[precision]) > 1.5 * max(mine[precision]) for o in theirs)
