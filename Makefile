@@ -54,11 +54,14 @@ bench: .venv-bench/.built
 	$(BENCH) benchmarks/gpu.py
 	$(BENCH) benchmarks/peers.py --minutes $(MINUTES)
 	$(BENCH) benchmarks/report.py
+	$(BENCH) benchmarks/chart.py
 
 pretrain: .venv/.run
 	$(PY) -m ftlearn pretrain --out ftlearn/bundled/letters.safetensors
 
+# Trusted, so that the stored figures can be moved before a cell has run.
 lab: .venv/.lab
+	@$(PY) -m jupyter trust $(NOTEBOOKS) > /dev/null
 	$(PY) -m jupyterlab nbs
 
 test: lint sync check

@@ -71,13 +71,32 @@ class Augmented(Columns):
         return *inner, f"{self.change!r} from seed {self.random_seed}"
 
     def batches(self, epoch=0, start=0):
-        """Yield the changed batches of an epoch as tuples, from batch number `start` on."""
+        """Yield the batches of an epoch, changed, from batch number `start` on.
+
+        Yields
+        ------
+        batch : tuple of Tensor
+            Images (n, c, height, width) first; labels as the change leaves them.
+        """
         for i, batch in enumerate(self.plain.batches(epoch, start), start):
             key = self.random_seed, self.seed, epoch, i, self.depth
             yield self.change(batch, generator(*key))
 
     def like(self, *columns, **changes):
-        """The same changes, of the plain set with changed settings."""
+        """The same changes, of the plain set with changed settings.
+
+        Returns
+        -------
+        data : Augmented
+            Over another plain set, whose batches are changed from the same seed.
+
+        Raises
+        ------
+        ValueError
+            If columns are given.
+        TypeError
+            If the plain set has no such setting.
+        """
         if columns:
             raise ValueError(
                 "Every epoch of an augmented set has other images, so no column of it can be "
@@ -86,11 +105,23 @@ class Augmented(Columns):
         return self._over(self.plain.like(**changes))
 
     def take(self, rows):
-        """The chosen rows, under the same changes: an index tensor, a slice or a mask."""
+        """The chosen rows, under the same changes: an index tensor, a slice or a mask.
+
+        Returns
+        -------
+        data : Augmented
+            Over these rows of the plain set.
+        """
         return self._over(self.plain.take(rows))
 
     def to(self, device):
-        """The same set on another device."""
+        """The same set on another device.
+
+        Returns
+        -------
+        data : Augmented
+            Over the plain set on that device.
+        """
         return self._over(self.plain.to(device))
 
     def in_order(self):

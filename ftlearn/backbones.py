@@ -20,7 +20,13 @@ from .weights import WeightsError, bundled, check_fit, download, file_sha256, lo
 
 # %% ../nbs/tools/backbones.ipynb #backbones-005
 def backbone_names():
-    """The names that `backbone` takes, as a list."""
+    """The names that `backbone` takes.
+
+    Returns
+    -------
+    names : list of str
+        "letters", then those of torchvision's classifiers.
+    """
     from torchvision import models as zoo
 
     return ["letters", *zoo.list_models(module=zoo)]

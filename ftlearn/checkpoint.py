@@ -80,7 +80,13 @@ def save_checkpoint(path, step, done):
 
 # %% ../nbs/tools/checkpoint.ipynb #checkpoint-009
 def read_checkpoint(path):
-    """Everything that a checkpoint holds, as nested dicts, lists, numbers and tensors.
+    """Everything that a checkpoint holds.
+
+    Returns
+    -------
+    state : dict
+        "done" (updates), "modules", "trainable", "optimizer", "after", "cpu" and "cuda": nested
+        dicts, lists, numbers and tensors on the CPU.
 
     Raises
     ------

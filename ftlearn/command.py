@@ -49,6 +49,7 @@ def lessons(options):
 
     folder = lessons(options.folder)
     print(f"Next: jupyter lab {folder}")
+    print(f"With jupyter trust {folder}/*.ipynb the stored figures move before a cell has run.")
     return 0
 
 # %% ../nbs/tools/command.ipynb #command-008

@@ -140,7 +140,18 @@ class Columns:
         return _steps(len(self), self.batch_size, self.shuffle)
 
     def batches(self, epoch=0, start=0):
-        """Yield the batches of an epoch, tuples of a tensor per column, from batch `start` on."""
+        """Yield the batches of an epoch, from batch number `start` on.
+
+        Yields
+        ------
+        batch : tuple of Tensor
+            One per column, with `batch_size` rows; the last batch may have fewer.
+
+        Raises
+        ------
+        ValueError
+            At the first batch, if `start` is negative.
+        """
         if start < 0:
             raise ValueError(f"start is {start}: the first batch of an epoch is number 0.")
         size, end = self.batch_size, self.steps
@@ -152,7 +163,20 @@ class Columns:
             yield tuple([c.index_select(0, at) for c in self.columns])
 
     def like(self, *columns, **changes):
-        """A set with the same settings, with other columns or changed settings."""
+        """A set with the same settings, with other columns or changed settings.
+
+        Returns
+        -------
+        data : Columns
+            Of the same kind; a `HeldOut` set goes on counting.
+
+        Raises
+        ------
+        TypeError
+            If there is no such setting, or a column does not become a tensor.
+        ValueError
+            If the columns differ in length or device, or `batch_size` is below 1.
+        """
         new = copy.copy(self)
         new.columns = _checked(columns) if columns else self.columns
         new.derived = dict(self.derived)
@@ -164,7 +188,13 @@ class Columns:
         return new
 
     def take(self, rows):
-        """The chosen rows: an index tensor, a slice or a mask."""
+        """The chosen rows: an index tensor, a slice or a mask.
+
+        Returns
+        -------
+        data : Columns
+            With the same settings; a slice shares this set's memory.
+        """
         return self.like(*[c[rows] for c in self.columns])
 
     def in_order(self):
@@ -172,7 +202,13 @@ class Columns:
         return self.like(shuffle=False)
 
     def to(self, device):
-        """The same set on another device."""
+        """The same set on another device.
+
+        Returns
+        -------
+        data : Columns
+            With the same settings; nothing is copied if it is there already.
+        """
         return self.like(*[c.to(device) for c in self.columns])
 
 # %% ../nbs/00_data.ipynb #00-data-057

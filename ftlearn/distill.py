@@ -701,11 +701,28 @@ class Committee(nn.Module):
         self.register_buffer("shares", _shares(shares, len(models)))
 
     def forward(self, x):
-        """The committee's answer to images."""
+        """The committee's answer to images.
+
+        Returns
+        -------
+        z : float32 tensor (n, classes)
+            Log probabilities.
+        """
         return self.vote([model(x) for model in self.models])
 
     def vote(self, z):
-        """The committee's answer from the logits of its members."""
+        """The committee's answer from the logits of its members, a list of (n, classes).
+
+        Returns
+        -------
+        z : float32 tensor (n, classes)
+            Log probabilities.
+
+        Raises
+        ------
+        ValueError
+            If the logits differ in shape.
+        """
         if len({v.shape for v in z}) > 1:
             shapes = ", ".join(str(tuple(v.shape)) for v in z)
             raise ValueError(f"The models answer with shapes {shapes}: give them the same classes.")

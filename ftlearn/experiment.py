@@ -65,7 +65,12 @@ def write_results(path, results):
 
 # %% ../nbs/tools/experiment.ipynb #experiment-009
 def read_results(path):
-    """What `write_results` wrote; an empty dictionary if there is no such file.
+    """What `write_results` wrote.
+
+    Returns
+    -------
+    results : dict
+        With "rows", a list of dict; empty if there is no such file.
 
     Raises
     ------
@@ -151,6 +156,11 @@ def stored(name):
     ----------
     name : str
         Such as "methods".
+
+    Returns
+    -------
+    results : dict
+        With "rows", a list of dict; empty if nothing is stored by this name.
     """
     from importlib.resources import files
 
@@ -189,6 +199,11 @@ def best(rows, knob, what="accuracy", **where):
         What is to be high.
     **where
         Values that choose among the rows.
+
+    Returns
+    -------
+    setting : float, int or str
+        As it stands in the rows.
     """
     settings = [r[knob] for r in rows if all(r.get(n) == v for n, v in where.items())]
     unique = [s for i, s in enumerate(settings) if s not in settings[:i]]

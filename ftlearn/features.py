@@ -160,6 +160,13 @@ class Unit(nn.Module):
     """Averages features over places and scales them to length one: only the direction is kept."""
 
     def forward(self, h):
+        """Features (n, c, height, width), or fewer dimensions, to one vector each.
+
+        Returns
+        -------
+        h : float32 tensor (n, c)
+            Rows of length one. Of fewer dimensions, `c` is all that an example has.
+        """
         h = h.flatten(2).mean(2) if h.ndim > 3 else h.flatten(1)
         return F.normalize(h.float(), dim=1)
 
@@ -180,6 +187,13 @@ class Describe(nn.Module):
         self.tap = tap(model, names)
 
     def forward(self, x):
+        """Raw images (n, c, height, width) to features.
+
+        Returns
+        -------
+        h : float32 tensor (n, features)
+            A vector of length one per module, in the order of `names`.
+        """
         _, features = self.tap(x)
         return torch.cat([Unit()(features[name]) for name in self.tap.names], dim=1)
 
@@ -280,6 +294,13 @@ class Neighbours(nn.Module):
         self.register_buffer("votes", F.one_hot(y).to(h))
 
     def forward(self, h):
+        """Features (n, features) to votes, the nearest by angle.
+
+        Returns
+        -------
+        z : float32 tensor (n, classes)
+            Numbers of votes; each row sums to `k`.
+        """
         nearest = (Unit()(h) @ self.h.T).topk(self.k).indices
         return self.votes[nearest].sum(1)
 

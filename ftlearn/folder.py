@@ -170,6 +170,11 @@ class Streamed(Columns):
             Which order, if the set is shuffled.
         start : int
             The number of the first batch.
+
+        Yields
+        ------
+        batch : tuple of Tensor
+            Images, uint8 (n, channels, crop, crop), then the other columns.
         """
         plan = list(super().batches(epoch, start))
         numbers = torch.cat([batch[0] for batch in plan]).tolist() if plan else []
@@ -198,6 +203,11 @@ class Streamed(Columns):
             In the place of those of this set; the same ones if not given.
         **changes
             Settings that differ: batch_size, shuffle, seed.
+
+        Returns
+        -------
+        data : Streamed or Columns
+            A held-out set goes on counting.
         """
         if not columns or columns[0] is self.columns[0]:
             return super().like(*columns, **changes)
@@ -209,11 +219,23 @@ class Streamed(Columns):
         return new
 
     def take(self, rows):
-        """The chosen rows: an index tensor, a slice or a mask."""
+        """The chosen rows: an index tensor, a slice or a mask.
+
+        Returns
+        -------
+        data : Streamed
+            Nothing is decoded yet.
+        """
         return super().like(*[c[rows] for c in self.columns])
 
     def to(self, device):
-        """The same set, with its batches on another device."""
+        """The same set, with its batches on another device.
+
+        Returns
+        -------
+        data : Streamed
+            Its images are decoded on the CPU, then sent there.
+        """
         return super().like(*[c.to(device) for c in self.columns])
 
 

@@ -70,6 +70,11 @@ def pretrained(weights):
     ----------
     weights : str or Path
         "letters", which ships with the package, or a .safetensors file.
+
+    Returns
+    -------
+    model : nn.Sequential
+        Grey images (n, 1, height, width) to logits (n, classes), of the file's classes.
     """
     path = weights if str(weights).endswith(".safetensors") else bundled(weights)
     state, _ = load_weights(path)
@@ -324,12 +329,17 @@ def interval(values):
 
 
 def summary(rows):
-    """Means of the cells of a table: (arm, labels) to (mean accuracy, half interval, draws).
+    """Means of the cells of a table, a cell per arm and number of labels.
 
     Parameters
     ----------
     rows : list of dict
         As `measure` yields them.
+
+    Returns
+    -------
+    cells : dict
+        (arm, labels) to (mean accuracy, half its 95 % interval, draws).
     """
     cells = {}
     for row in rows:
@@ -498,6 +508,11 @@ def compare(source, backbone, pool, draws=20):
     pool : Columns
     draws : int
         Per fold and number of labels.
+
+    Yields
+    ------
+    row : dict
+        As `measure` yields them, with "fold", a number from 0.
     """
     for f, (rest, fold) in enumerate(folds(pool)):
         world = World(rest, fold, {"letters": backbone})

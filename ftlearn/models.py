@@ -45,6 +45,18 @@ class Normalize(nn.Module):
             self.register_buffer(name, torch.tensor(value).float().reshape(1, -1, 1, 1))
 
     def forward(self, x):
+        """Raw images (n, c or 1, height, width) to floats.
+
+        Returns
+        -------
+        x : float tensor (n, c, height, width)
+            In the type of `mean`, float32 unless the model was converted.
+
+        Raises
+        ------
+        ValueError
+            If it is no batch of images, or has another number of channels.
+        """
         channels = self.mean.shape[1]
         if x.ndim != 4 or x.shape[1] not in (1, channels):
             raise ValueError(
@@ -384,6 +396,13 @@ class View(nn.Module):
             setattr(here, last, value)
 
     def forward(self, x):
+        """Run this part of the model.
+
+        Returns
+        -------
+        output : tensor (n, ...)
+            Of the body, what the head takes; of the head, what the model returns.
+        """
         return self.passes[self.training](self, x)
 
 # %% ../nbs/02_models.ipynb #02-models-067
@@ -463,6 +482,15 @@ class Tap(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, x):
+        """Run the model on images (n, c, height, width).
+
+        Returns
+        -------
+        z : tensor (n, classes)
+            What the model returns.
+        features : dict of str to Tensor
+            The output (n, ...) of each module.
+        """
         features = {}
 
         def keep(name):

@@ -144,11 +144,16 @@ _WORDS |= {mode: "16-bit" for mode in _DEEP[:-1]} | {"RGB": "", "RGBA": "", "RGB
 
 
 def changes(image):
-    """What `to_rgb` changes in an image: a tuple of words, empty for an upright RGB one.
+    """What `to_rgb` changes in an image.
 
     Parameters
     ----------
     image : PIL.Image.Image
+
+    Returns
+    -------
+    words : tuple of str
+        Empty for an upright RGB image.
     """
     word = f"float 0-{_white(image)}" if image.mode == "F" else image.mode
     words = [_WORDS.get(word, word)]

@@ -220,6 +220,11 @@ class Recipe(tuple):
     def from_json(cls, text):
         """The recipe that `to_json` wrote.
 
+        Returns
+        -------
+        recipe : Recipe
+            Equal to the one that was written.
+
         Raises
         ------
         ValueError
@@ -235,6 +240,11 @@ class Recipe(tuple):
     @classmethod
     def from_list(cls, phases):
         """A recipe from a list of dictionaries, one per phase.
+
+        Returns
+        -------
+        recipe : Recipe
+            Its phases in the order of the list.
 
         Raises
         ------

@@ -105,6 +105,11 @@ def constants(model):
     """A hash of every tensor that must not change, by name.
 
     They are the frozen parameters, and the buffers of frozen modules.
+
+    Returns
+    -------
+    hashes : dict of str to bytes
+        SHA-256 of the values, 32 bytes each.
     """
     still = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     for name, part in model.named_modules():

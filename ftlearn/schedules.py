@@ -93,7 +93,13 @@ def _plain(value):
 # %% ../nbs/08_schedules.ipynb #08-schedules-019
 @_named
 def constant(value=1.0):
-    """The same factor throughout."""
+    """The same factor throughout.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to `value`, a factor of the learning rate.
+    """
     _numbers("The constant", factor=value)
     return lambda progress: value
 
@@ -106,6 +112,11 @@ def linear(start=1.0, stop=0.0):
     ----------
     start, stop : float
         Factors at progress 0 and 1, at least 0.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate.
 
     Raises
     ------
@@ -125,6 +136,11 @@ def cosine(start=1.0, stop=0.0):
     start, stop : float
         Factors at progress 0 and 1, at least 0.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate.
+
     Raises
     ------
     ValueError
@@ -142,6 +158,11 @@ def exponential(start=1.0, stop=0.01):
     ----------
     start, stop : float
         Factors at progress 0 and 1, above 0.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate.
 
     Raises
     ------
@@ -165,6 +186,11 @@ def polynomial(start=1.0, stop=0.0, power=2.0):
     power : float
         At least 0; 1 is the straight line.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate.
+
     Raises
     ------
     ValueError
@@ -184,6 +210,11 @@ def tanh(start=1.0, stop=0.0, begin=-7.0, end=3.0):
         Factors at the far ends of the tangent, at least 0.
     begin, end : float
         Which piece of the tangent, from -20 to 20: nearer to 0 is further from the ends.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate.
 
     Raises
     ------
@@ -212,6 +243,11 @@ def step(every=0.3, factor=0.1):
     factor : float
         From 0 to 1; for stairs that rise, `part(step(...), 1, 0)`.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate, 1 on the first stair.
+
     Raises
     ------
     ValueError
@@ -232,6 +268,11 @@ def multi_step(at=(0.5, 0.75), factor=0.1):
         Places of the stairs, from 0 to 1.
     factor : float
         From 0 to 1.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate, 1 before the first place.
 
     Raises
     ------
@@ -279,6 +320,11 @@ def chain(*pieces):
     pieces : (share, schedule), or one list of them
         Each schedule runs from its own 0 to 1 within its share of the run.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1], of the whole chain, to what the piece at work there gives.
+
     Raises
     ------
     ValueError
@@ -313,6 +359,11 @@ def part(schedule, start=0.0, stop=1.0):
     start, stop : float
         Progresses of it, from 0 to 1; with `start` above `stop` it runs backwards.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1], of the part, to what the schedule gives there.
+
     Raises
     ------
     ValueError
@@ -332,6 +383,11 @@ def paced(schedule, power=2.0):
     schedule : callable
     power : float
         Above 0; above 1 everything happens later.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to what the schedule gives at `progress**power`.
 
     Raises
     ------
@@ -383,6 +439,11 @@ def warmup(schedule, share=0.1, kind="linear", start=0.0):
     start : float
         Of the schedule's first factor.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate; the momentum's is left alone.
+
     Raises
     ------
     ValueError
@@ -410,6 +471,11 @@ def cooldown(schedule, share=0.2, kind="linear", stop=0.0):
     stop : float
         Of the schedule's own last factor.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate; the momentum's is left alone.
+
     Raises
     ------
     ValueError
@@ -434,6 +500,11 @@ def cosine_restarts(cycles=3, growth=1.0, decay=1.0, stop=0.0):
         Height of a cycle over that of the one before, at most 1.
     stop : float
         Where each cycle ends, at most as high as the lowest begins.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate, 1 at progress 0.
 
     Raises
     ------
@@ -464,6 +535,12 @@ def one_cycle(warmup=0.25, start=0.0, stop=0.0, momentum=None):
         First and last factor.
     momentum : float, optional
         Factor on the momentum (Adam's first beta) while the rate is highest; it is 1 at both ends.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate; with `momentum`, to
+        `{"lr": factor, "momentum": factor}`.
 
     Raises
     ------
@@ -496,6 +573,11 @@ def inverse_square_root(warmup=0.1, scale=None):
     scale : float, optional
         The share of the run that counts as one unit of time; the warm-up if not given.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate, 1 where the warm-up ends.
+
     Raises
     ------
     ValueError
@@ -527,6 +609,11 @@ def warmup_stable_decay(warmup=0.1, decay=0.2, kind="linear", stop=0.0):
     stop : float
         Last factor.
 
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate, 1 on the plateau.
+
     Raises
     ------
     ValueError
@@ -550,6 +637,11 @@ def points(pairs):
     ----------
     pairs : list of (progress, factor)
         In order, the first at progress 0, the last at 1.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the learning rate, exact at the points.
 
     Raises
     ------
@@ -646,6 +738,11 @@ class Rates:
         ----------
         names : sequence of str, optional
             Of the groups, in the optimizer's order.
+
+        Returns
+        -------
+        figure : matplotlib.figure.Figure
+            One panel, or two with the momentum below.
         """
         return _drawn(self, names)
 
@@ -843,7 +940,13 @@ class Plateau:
         return self.value
 
     def update(self, value):
-        """Take a score; returns the factor from now on."""
+        """Take a new score.
+
+        Returns
+        -------
+        factor : float
+            From now on, 1 at most.
+        """
         value = float(_numbers("The", -math.inf, score=_plain(value)))
         self.best, self.bad = (value, 0) if self._improves(value) else (self.best, self.bad + 1)
         if self.resting:
@@ -864,7 +967,13 @@ class Plateau:
         return {name: getattr(self, name) for name in ("value", "best", "bad", "resting")}
 
     def load_state_dict(self, state):
-        """Go on where another left off."""
+        """Go on where another left off.
+
+        Raises
+        ------
+        ValueError
+            If it is not what `state_dict` returned, or a number in it does not fit.
+        """
         if not isinstance(state, dict) or set(state) != set(self.state_dict()):
             raise ValueError(f"The state is {state!r:.200}: give what Plateau.state_dict returned.")
         _numbers("The state's", 0, 1, value=state["value"])

@@ -61,6 +61,11 @@ def schedule(arm, updates):
         A key of `SHAPES`, "one cycle, momentum" or "cosine, cut".
     updates : int
         Of the run; only the one that is cut off depends on it.
+
+    Returns
+    -------
+    schedule : Schedule
+        Progress in [0, 1] to a factor of the peak; of the momentum too if the arm names it.
     """
     if arm == "cosine, cut":
         return part(cosine(), 0, updates / LONGEST)

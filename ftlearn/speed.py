@@ -49,11 +49,23 @@ class Timings:
         self.seconds = seconds
 
     def median(self, name):
-        """Seconds of the middle turn."""
+        """Time of the middle turn.
+
+        Returns
+        -------
+        float
+            Seconds; the mean of the two middle turns if their number is even.
+        """
         return statistics.median(self.seconds[name])
 
     def ratio(self, name, other):
-        """How many times as long `name` takes as `other`: median, lower and upper quartile."""
+        """How many times as long `name` takes as `other`, turn by turn.
+
+        Returns
+        -------
+        middle, low, high : float
+            Seconds over seconds: the median, lower and upper quartile of the turns.
+        """
         ratios = [a / b for a, b in zip(self.seconds[name], self.seconds[other], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         return middle, low, high
@@ -731,7 +743,13 @@ class Prefetched(Columns):
         self.plain.derived = marks
 
     def widened(self, narrow):
-        """The same; columns stored in half precision arrive as float32."""
+        """The same; columns stored in half precision arrive as float32.
+
+        Returns
+        -------
+        data : Prefetched
+            To the same device.
+        """
         return _ahead(widened(self.plain, narrow), self.target)
 
     @property
@@ -740,7 +758,13 @@ class Prefetched(Columns):
         return self.target
 
     def batches(self, epoch=0, start=0):
-        """Yield the batches of an epoch as tuples, from batch number `start` on."""
+        """Yield the batches of an epoch, from batch number `start` on.
+
+        Yields
+        ------
+        batch : tuple of Tensor
+            Those of the plain set, on the device.
+        """
         queue = torch.cuda.Stream(self.target) if self.target.type == "cuda" else None
         ready = None
         for batch in self.plain.batches(epoch, start):
@@ -752,13 +776,25 @@ class Prefetched(Columns):
             yield ready
 
     def like(self, *columns, **changes):
-        """The same, over the set with other columns or changed settings."""
+        """The same, over the set with other columns or changed settings.
+
+        Returns
+        -------
+        data : Prefetched
+            To the same device.
+        """
         if len({c.device for c in columns}) > 1:  # some were computed on the device
             columns = [c.to(self.target) for c in columns]
         return _ahead(self.plain.like(*columns, **changes), self.target)
 
     def take(self, rows):
-        """The chosen rows: an index tensor, a slice or a mask."""
+        """The chosen rows: an index tensor, a slice or a mask.
+
+        Returns
+        -------
+        data : Prefetched
+            To the same device.
+        """
         return _ahead(self.plain.take(rows), self.target)
 
     def in_order(self):
@@ -766,7 +802,13 @@ class Prefetched(Columns):
         return _ahead(self.plain.in_order(), self.target)
 
     def to(self, device):
-        """The whole set on another device."""
+        """The whole set on another device.
+
+        Returns
+        -------
+        data : Columns
+            The plain set there; nothing is prefetched any more.
+        """
         return self.plain.to(device)
 
 # %% ../nbs/19_speed.ipynb #19-speed-151

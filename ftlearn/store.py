@@ -42,11 +42,16 @@ class StoreError(ValueError):
 
 # %% ../nbs/tools/store.ipynb #store-007
 def free_memory(device="cpu"):
-    """Bytes of memory that are free now, on a device; None where nothing says so.
+    """Memory that is free now, on a device.
 
     Parameters
     ----------
     device : str or torch.device
+
+    Returns
+    -------
+    free : int or None
+        Bytes; None where nothing says so.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -121,11 +126,16 @@ _FLOATS = *_HALF, torch.float32, torch.float64
 
 
 def check_dtype(dtype):
-    """Refuse, with a ValueError, what is no floating-point type to store in.
+    """Refuse what is no floating-point type to store in.
 
     Parameters
     ----------
     dtype : torch.dtype or None
+
+    Raises
+    ------
+    ValueError
+        If it is neither None nor a float type of 16, 32 or 64 bits.
     """
     if dtype is not None and dtype not in _FLOATS:
         raise ValueError(f"dtype is {dtype!r}: give torch.float16, torch.bfloat16 or None.")
@@ -139,6 +149,11 @@ def narrowed(output, dtype):
     output : tensor
     dtype : torch.dtype or None
         None leaves every tensor as it is.
+
+    Returns
+    -------
+    tensor
+        Of the same shape.
 
     Raises
     ------
@@ -180,6 +195,11 @@ class Widened(Columns):
             Which order, if the set is shuffled.
         start : int
             The number of the first batch.
+
+        Yields
+        ------
+        batch : tuple of Tensor
+            One per column.
         """
         for batch in super().batches(epoch, start):
             yield tuple(
@@ -195,6 +215,11 @@ class Widened(Columns):
             In the place of those of this set; the same ones if not given.
         **changes
             Settings that differ: batch_size, shuffle, seed.
+
+        Returns
+        -------
+        data : Widened
+            Of the same kind; columns in half precision come out as float32.
         """
         return widened(super().like(*columns, **changes), self.narrow)
 

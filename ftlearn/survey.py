@@ -164,6 +164,11 @@ def thread_count(workers):
     workers : int or None
         What was asked for.
 
+    Returns
+    -------
+    threads : int
+        At least 1.
+
     Raises
     ------
     ValueError
@@ -553,6 +558,13 @@ def survey(path, preprocess=None, workers=None, memory=0, near=0.95):
     audit : Audit
     pixels : list of uint8 tensors (channels, crop, crop), or None
         Of each image seen.
+
+    Raises
+    ------
+    ValueError
+        If no image can be read, and as for `audit`.
+    FileNotFoundError, NotADirectoryError, TypeError
+        As for `audit`.
     """
     preprocess, root, workers = _preprocess(preprocess), _folder(path), thread_count(workers)
     tree = _tree(root)

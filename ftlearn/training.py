@@ -8,12 +8,13 @@ __all__ = ['check_parameters', 'check_order', 'check_gradients', 'Step', 'is_fro
 # %% ../nbs/04_training.ipynb #04-training-069
 import contextlib
 import math
-import sys
 import time
 from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
+
+from .explore import Line
 
 # %% ../nbs/04_training.ipynb #04-training-070
 def check_parameters(step):
@@ -162,7 +163,16 @@ class Step:
 
 # %% ../nbs/04_training.ipynb #04-training-088
 def is_frozen(module):
-    """Whether a module and everything in it is marked constant, as `freeze` (lesson 05) does."""
+    """Whether a module and everything in it is marked constant, as `freeze` (lesson 05) does.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Returns
+    -------
+    frozen : bool
+    """
     return all(getattr(part, "frozen", False) for part in module.modules())
 
 
@@ -186,7 +196,17 @@ def train_mode(module):
 
 
 def eval_mode(module):
-    """Put a module in evaluation mode and return it."""
+    """Put a module in evaluation mode, all its parts.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Returns
+    -------
+    module : nn.Module
+        The same.
+    """
     return module.eval()
 
 # %% ../nbs/04_training.ipynb #04-training-092
@@ -198,6 +218,11 @@ def inference(*modules):
     ----------
     *modules : nn.Module
         Put in evaluation mode inside the `with` block.
+
+    Yields
+    ------
+    None
+        The modules are used by their own names.
     """
     before = [(part, part.training) for module in modules for part in module.modules()]
     gpus = {p.device.index for module in modules for p in module.parameters() if p.is_cuda}
@@ -567,6 +592,17 @@ class Guard:
     def check(self, losses, epoch):
         """Read an epoch's losses as floats; keep a copy if all is finite, else restore and raise.
 
+        Parameters
+        ----------
+        losses : torch.Tensor (updates,)
+            On the device, as they were written.
+        epoch : int
+            From 0.
+
+        Returns
+        -------
+        losses : list of float
+
         Raises
         ------
         FloatingPointError
@@ -598,25 +634,6 @@ class Guard:
         return "its batch is clean, so lower the learning rate, or warm up"
 
 # %% ../nbs/04_training.ipynb #04-training-151
-class _Progress:
-    "One line about every two seconds, over the last one where the output can do that."
-
-    def __init__(self):
-        self.since, self.open = time.perf_counter(), False
-        self.rewrites = sys.stdout.isatty() or "ipykernel" in sys.modules
-
-    def __call__(self, history):
-        if time.perf_counter() - self.since >= 2:
-            line = f"epoch, loss, score, seconds: {history._line(history.rows[-1])}"
-            start, end = ("\r", "") if self.rewrites else ("", "\n")
-            print(start + line, end=end, flush=True)
-            self.since, self.open = time.perf_counter(), self.rewrites
-
-    def close(self):
-        if self.open:
-            print()
-
-# %% ../nbs/04_training.ipynb #04-training-155
 def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=0, report=True):
     """Train for whole epochs, score after each, and stop at the first loss that is not finite.
 
@@ -629,7 +646,7 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
     metric : callable or torchmetrics.Metric
         As in `evaluate`.
     report : bool
-        Show a line about every two seconds; shorter runs stay silent.
+        Show the last row after two seconds, in one line; shorter runs stay silent.
 
     Returns
     -------
@@ -646,7 +663,7 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
     history, guard, began = History(), Guard(step, data), time.perf_counter()
     losses, sizes = torch.zeros(data.steps, device=data.device), []
     places = losses.unbind()
-    with contextlib.closing(_Progress()) as progress:
+    with contextlib.closing(Line(seconds=2)) as line:
         for tick in ticks:
             places[len(sizes)].copy_(tick.loss)
             sizes.append(tick.batch[0].shape[0])
@@ -657,10 +674,10 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
                 history.add(tick.epoch, seen, sizes, score, time.perf_counter() - began)
                 sizes = []
                 if report:
-                    progress(history)
+                    line(f"epoch, loss, score, seconds: {history._line(history.rows[-1])}")
     return history
 
-# %% ../nbs/04_training.ipynb #04-training-164
+# %% ../nbs/04_training.ipynb #04-training-160
 class accumulate(Step):
     """The same update from slices of the batch, for batches that do not fit in memory.
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import sys
 import time
 from contextlib import contextmanager
 from errno import EDQUOT, EEXIST, EISDIR, ENOSPC, ENOTDIR
@@ -56,7 +55,17 @@ def writing(path):
 
 # %% ../nbs/tools/weights.ipynb #weights-008
 def file_sha256(path):
-    """SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    """SHA-256 of a file's bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    digits : str
+        64 hexadecimal ones, in lower case.
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -267,6 +276,11 @@ def bundled(name):
     name : str
         "letters".
 
+    Returns
+    -------
+    path : Path
+        Of the safetensors file.
+
     Raises
     ------
     ValueError
@@ -291,26 +305,11 @@ def _pieces(answer, trouble):
     except (OSError, HTTPException) as error:
         trouble.append(error)
 
-
-def _counted(pieces, name, have, total):
-    """The same, shown as a bar in a terminal, else as a line now and then."""
-    from tqdm import tqdm
-
-    quiet, said = not sys.stderr.isatty(), time.perf_counter()
-    look = dict(unit="B", unit_scale=True, leave=False, disable=quiet)
-    with tqdm(desc=name, initial=have, total=total, **look) as bar:
-        for piece in pieces:
-            yield piece
-            have += len(piece)
-            bar.update(len(piece))
-            if quiet and (time.perf_counter() - said > 10 or have == total):
-                said = time.perf_counter()
-                size = [tqdm.format_sizeof(n, "B") for n in (have, total or have)]
-                print(f"{name}: {size[0]} of {size[1]}", flush=True)
-
 # %% ../nbs/tools/weights.ipynb #weights-033
 def _append(url, partial, timeout, progress):
     """Ask for what the partial file lacks and write it; a sentence if not all of it came."""
+    from ftlearn.explore import progress as counted
+
     partial.touch()
     have, trouble = partial.stat().st_size, []
     wanted = {"Range": f"bytes={have}-"} if have else {}
@@ -319,7 +318,9 @@ def _append(url, partial, timeout, progress):
         have = file.seek(have if answer.status == 206 else 0)
         total = None if answer.length is None else have + answer.length
         pieces = _pieces(answer, trouble)
-        for piece in _counted(pieces, partial.stem, have, total) if progress else pieces:
+        if progress:
+            pieces = counted(pieces, total, partial.stem, seconds=0, size=len, start=have)
+        for piece in pieces:
             file.write(piece)
         have = file.tell()
         if trouble or have < (total or 0):

@@ -535,13 +535,13 @@ def test_history_reads_as_a_table():
 
 
 def test_long_runs_report_and_short_ones_are_silent(capsys, monkeypatch):
-    import ftlearn.training as training
+    import ftlearn.explore as explore
 
     model = nn.Linear(8, 3)
     fit(Step(model, cross_entropy(), sgd(model)), linear_set(), epochs=3)
     assert capsys.readouterr().out == ""
-    clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(explore.time, "perf_counter", lambda: next(clock))
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     fit(Step(model, cross_entropy(), sgd(model)), linear_set(), epochs=3)
     printed = capsys.readouterr().out
@@ -551,10 +551,10 @@ def test_long_runs_report_and_short_ones_are_silent(capsys, monkeypatch):
 
 
 def test_a_line_that_is_written_over_is_closed_however_the_run_ends(capsys, monkeypatch):
-    import ftlearn.training as training
+    import ftlearn.explore as explore
 
-    clock, model = iter(range(0, 1000, 3)), nn.Linear(8, 3)
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    clock, model = iter(range(0, 1000, 6)), nn.Linear(8, 3)
+    monkeypatch.setattr(explore.time, "perf_counter", lambda: next(clock))
     monkeypatch.setitem(sys.modules, "ipykernel", sys)  # a notebook: lines are written over
     fit(Step(model, cross_entropy(), sgd(model)), linear_set(), epochs=3)
     printed = capsys.readouterr().out

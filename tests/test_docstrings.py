@@ -1,7 +1,9 @@
 """Docstrings are the API reference: a sentence, every parameter, and what numpydoc can read."""
 
+import ast
 import inspect
 import re
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +12,12 @@ import pytest
 import ftlearn
 
 docscrape = pytest.importorskip("numpydoc.docscrape", reason="numpydoc reads the docstrings")
+SECTIONS = {
+    ast.Return: "Returns",
+    ast.Yield: "Yields",
+    ast.YieldFrom: "Yields",
+    ast.Raise: "Raises",
+}
 MODULES = sorted(p.stem for p in Path(ftlearn.__file__).parent.glob("*.py") if p.stem[0] != "_")
 
 
@@ -47,6 +55,29 @@ def documented(thing):
     return [n.strip().lstrip("*") for p in doc["Parameters"] for n in p.name.split(",")]
 
 
+def inside(node):
+    """Nodes of a function itself, not of the functions and classes in it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+            yield child
+            yield from inside(child)
+
+
+def does(thing):
+    """Which sections the code of a function asks for; of a class none."""
+    if inspect.isclass(thing):
+        return set()
+    (own,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(thing)))).body
+    nodes = [n for n in inside(own) if ast.unparse(n) not in ("return", "return None")]
+    return {SECTIONS[type(n)] for n in nodes if type(n) in SECTIONS}
+
+
+def sections(thing):
+    """Which of these sections a docstring has."""
+    doc = docscrape.NumpyDocString(inspect.getdoc(thing) or "")
+    return {name for name in SECTIONS.values() if doc[name]}
+
+
 EXPORTED = {name: (thing, taken) for name, thing, taken in exported()}
 PUBLIC = {f"{ftlearn._WHERE[name]}.{name}" for name in ftlearn.__all__}
 
@@ -78,3 +109,16 @@ def test_a_type_is_a_type_and_what_it_means_comes_below(name):
     doc = docscrape.NumpyDocString(inspect.getdoc(EXPORTED[name][0]) or "")
     long = [p.type for p in [*doc["Parameters"], *doc["Returns"]] if len(p.type) > 60]
     assert not long, f"{name}: write what it is on a line of its own, below {long}"
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_error_that_a_function_raises_is_documented(name):
+    thing, _ = EXPORTED[name]
+    assert "Raises" not in does(thing) - sections(thing), f"{name} raises: say what, and when"
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_what_a_function_returns_is_documented(name):
+    thing, _ = EXPORTED[name]
+    given = does(thing) & {"Returns", "Yields"}
+    assert not given or given & sections(thing), f"{name} returns or yields: say what"

@@ -269,9 +269,19 @@ def no_terminal(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
 
 
-def test_a_log_gets_a_line_now_and_then(no_terminal, capsys):
-    assert list(explore.progress(iter(range(3)), 3, "fits", seconds=-1)) == [0, 1, 2]
-    assert capsys.readouterr().out == "".join(f"fits: {n} of 3, 0 s\n" for n in (1, 2, 3))
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass: nothing else makes them pass."""
+    now = [0.0]
+    monkeypatch.setattr(explore.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_a_line_every_ten_seconds_and_the_last_word(no_terminal, clock, capsys):
+    for _ in explore.progress(iter(range(9)), 9, "fits", seconds=4):
+        clock[0] += 3
+    said = [f"fits: {n} of 9, {3 * n} s\n" for n in (2, 6, 9)]
+    assert capsys.readouterr().out == "".join(said)
 
 
 def test_short_work_says_nothing(no_terminal, capsys):
@@ -279,14 +289,27 @@ def test_short_work_says_nothing(no_terminal, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_notebook_gets_one_line_that_is_rewritten(no_terminal, monkeypatch, capsys):
+def test_a_notebook_gets_one_line_that_is_rewritten(no_terminal, clock, monkeypatch, capsys):
     """Silence for ten seconds, then each second, and the last word stays."""
     monkeypatch.setitem(sys.modules, "ipykernel", None)
-    clock = iter(range(0, 100, 2))
-    monkeypatch.setattr(explore.time, "perf_counter", lambda: next(clock))
-    list(explore.progress(range(8), 8, "fits"))
-    said = [f"\rfits: {n} of 8, {2 * n} s" for n in (6, 7, 8)]
+    for _ in explore.progress(range(28), 28, "fits"):
+        clock[0] += 0.5
+    said = [f"\rfits: {n} of 28, {n / 2:.0f} s" for n in (20, 22, 24, 26, 28)]
     assert capsys.readouterr().out == "".join(said) + "\n"
+
+
+def test_bytes_are_counted_from_where_the_work_went_on(no_terminal, capsys):
+    pieces = [b"x" * 1000] * 3
+    assert list(explore.progress(pieces, 5000, "net", 0, size=len, start=2000)) == pieces
+    assert capsys.readouterr().out.splitlines() == [
+        "net: 3.00kB of 5.00kB, 0 s",
+        "net: 5.00kB of 5.00kB, 0 s",
+    ]
+
+
+def test_a_total_that_nobody_knows_is_left_out(no_terminal, capsys):
+    list(explore.progress([b"xy"], None, "net", 0, size=len))
+    assert capsys.readouterr().out == "net: 2.00B, 0 s\n"
 
 
 def test_the_line_is_closed_when_the_loop_is_left(no_terminal, monkeypatch, capsys):

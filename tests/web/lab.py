@@ -238,8 +238,14 @@ def check_change(cell, what, move, parts=("src", "alt", "values"), seconds=60):
 class Lab:
     """A running JupyterLab, and a browser in front of it."""
 
-    def __init__(self, browser, address, token, root):
-        self.browser, self.address, self.token, self.root = browser, address, token, root
+    def __init__(self, browser, address, token, home, root):
+        self.browser, self.address, self.token = browser, address, token
+        self.home, self.root = home, root
+
+    def trust(self, path):
+        """As `make lab` does with every lesson."""
+        command = [sys.executable, "-m", "jupyter", "trust", str(path)]
+        subprocess.run(command, env=environment(self.home), check=True, capture_output=True)
 
     @contextlib.contextmanager
     def opened(self, path):
@@ -286,5 +292,5 @@ def laboratory(home, root):
     """A JupyterLab over `root` and a browser, as a `Lab`."""
     with server(home, root) as (address, token), sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=browser.find(), args=browser.FLAGS)
-        yield Lab(chromium, address, token, root)
+        yield Lab(chromium, address, token, home, root)
         chromium.close()

@@ -155,6 +155,22 @@ def test_lesson(path, lab, folder, tmp_path):
     check_same(cleaned(saved | {"cells": ours}, tmp_path), stored)
 
 
+def test_a_stored_figure_moves_before_any_cell_has_run_where_the_lesson_is_trusted(lab, folder):
+    copy = Path(shutil.copy(ROOT / "nbs/index.ipynb", folder))
+    lab.trust(copy)
+    with lab.opened(copy) as notebook:
+        handle = notebook.page.locator(".jp-OutputArea-output input[type=range]").first
+        figure = handle.locator("xpath=ancestor::figure")
+        seen = lambda: (figure.locator("img").get_attribute("src"), handle.input_value())
+        place, at_first = handle.bounding_box(), seen()
+        handle.click(position={"x": place["width"] - 8, "y": place["height"] / 2})
+        at_last = seen()
+        notebook.page.keyboard.press("ArrowLeft")  # not JupyterLab's "go to the heading"
+        at_last_but_one = seen()
+    assert len({at_first, at_last, at_last_but_one}) == 3, (at_first[1], at_last[1])
+    assert int(at_last[1]) == int(at_last_but_one[1]) + 1
+
+
 LONG = """import time
 
 import torch
