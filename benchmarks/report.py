@@ -42,29 +42,9 @@ TEXT = """# Benchmarks
 
 One job in every library, side by side: a torchvision ResNet18 that was pretrained on letters
 learns scikit-learn's 1,797 handwritten digits, as RGB pictures of 64 x 64. This text is written by
-`python benchmarks/report.py` from the results files of this folder.
-
-## How to run it again
-
-`make bench` builds an environment with the peers (`.venv-bench`) and runs everything on a quiet
-machine. `python benchmarks/peers.py --minutes 45` does as much of the comparison as fits and goes
-on where it stopped; rows of other versions or other hardware are refused. `--toy` shows in some
-minutes that all of it runs.
+`python benchmarks/report.py` from the results files in `benchmarks/`.
 
 {setting}
-
-## Targets
-
-Speed is the seconds of the fastest peer over ftlearn's, within the same repeat: the median, and
-from lowest to highest where there is more than one run.
-The lines on `fit` and on the import have quartiles. Accuracy is the mean of ftlearn's and of that
-peer's scores.
-
-{targets}
-
-## The limits of this machine
-
-{limits}
 
 ## As each comes
 
@@ -73,13 +53,19 @@ is fp32 on a CPU for all of them. Seconds are medians. "Times ftlearn" is the ra
 A single run has no bracket. "Images" counts what went through the first convolution. The peak is
 that of the whole process, imports included. A mean accuracy that is further from ftlearn's than
 1.96 standard errors of the difference of two scores on {scored} pictures ({high} points at 0.99,
-{low} at 0.97) is marked with *.
+{low} at 0.97) is marked with *{marked}.
 
 {first}
 
 ## At equal precision
 
 {equal}
+
+## Where ftlearn loses
+
+Every job and measure in which some peer is ahead, from the rows.
+
+{losses}
 
 ## What is compared, and what is not
 
@@ -104,11 +90,25 @@ that of the whole process, imports included. A mean accuracy that is further fro
 - Augmentation would rule the cache out, or ask for several stored views; nothing here augments.
 - One network, one data set, one machine, one batch size, and {libraries}.
 
-## Where ftlearn loses
+## Targets
 
-Every job and measure in which some peer is ahead, from the rows.
+Speed is the seconds of the fastest peer over ftlearn's, within the same repeat: the median, and
+from lowest to highest where there is more than one run.
+The lines on `fit` and on the import have quartiles. Accuracy is the mean of ftlearn's and of that
+peer's scores.
 
-{losses}
+{targets}
+
+## The limits of this machine
+
+{limits}
+
+## How to run it again
+
+`make bench` builds an environment with the peers (`.venv-bench`) and runs everything on a quiet
+machine. `python benchmarks/peers.py --minutes 45` does as much of the comparison as fits and goes
+on where it stopped; rows of other versions or other hardware are refused. `--toy` shows in some
+minutes that all of it runs.
 
 ## Other measurements
 
@@ -469,7 +469,7 @@ def render(folder=HERE):
     took = sum(row["process_seconds"] for row in rows.all) / 60
     counted = f"{len(rows.all)} runs, {took:.0f} minutes, {len(rows.failed)} failed."
     goals = [*speed_targets(rows), *limit_targets(rows, others["loop"], others["imports"])]
-    equal = [f"{v.capitalize()}:\n\n{compared(rows, v, scored)}" for v in list(VIEWS)[1:]]
+    first, *equal = [compared(rows, view, scored) for view in VIEWS]
     names = "the versions above" if rows.all else "one set of versions"
     return TEXT.format(
         setting=f"{environment(results)} {counted}" if rows.all else f"The comparison: {MISSING}.",
@@ -478,8 +478,9 @@ def render(folder=HERE):
         high=f"{100 * noise(0.99, 0.99, scored):.1f}",
         low=f"{100 * noise(0.97, 0.97, scored):.1f}",
         scored=scored,
-        first=compared(rows, "as each comes", scored),
-        equal="\n\n".join(equal),
+        marked="" if "*" in first + "".join(equal) else "; none is",
+        first=first,
+        equal="\n\n".join(f"{v.capitalize()}:\n\n{t}" for v, t in zip(list(VIEWS)[1:], equal)),
         libraries=names,
         losses="\n".join([*losses(rows, scored), *outgrown(others["growth"].get("rows", []))])
         or (MISSING if not rows.all else "Nothing."),

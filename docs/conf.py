@@ -39,6 +39,7 @@ html_js_files = ["site.js"]
 html_favicon = "_static/icon.svg"
 html_math_renderer = "mathml"
 html_show_sourcelink = False
+toc_object_entries_show_parents = "hide"
 html_copy_source = False
 html_context = {"default_mode": "auto"}
 html_sidebars = {"index": [], "gallery": []}

@@ -1,14 +1,20 @@
 """The page of symptoms: its tests and lessons exist, and no known fault is left out."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from ftlearn.models import replace_head
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "symptoms.md").read_text(encoding="utf-8")
 FAULTS = 58  # of other libraries' users, as they were collected
+COMMON = {"memory", "overfit", "stuck"}  # what everybody meets; not of the collection
 ENTRIES = re.split(r"(?m)^\(symptom-", PAGE)[1:]
 
 
@@ -38,7 +44,9 @@ def test_every_linked_lesson_exists():
 def test_every_fault_has_an_entry():
     found = {int(number) for number in re.findall(r"<!-- pitfall (\d+) -->", PAGE)}
     assert found == set(range(1, FAULTS + 1))
-    assert all("<!-- pitfall" in entry for entry in ENTRIES)
+    others = {entry.split(")=")[0] for entry in ENTRIES if "<!-- pitfall" not in entry}
+    assert others == COMMON
+    assert all("<!-- beyond the collection -->" in e for e in ENTRIES if "<!-- pitfall" not in e)
 
 
 def test_every_entry_is_reached_from_the_top():
@@ -68,3 +76,39 @@ def test_the_questions_of_the_doctor_are_its_own():
         r'"(\w+)": _\w+|_asked\(case, "(\w+)"', (ROOT / "ftlearn/doctor.py").read_text()
     )
     assert named and named <= {a or b for a, b in asked}
+
+
+def test_every_thread_can_be_looked_up():
+    spec = importlib.util.spec_from_file_location("results", ROOT / "docs/_ext/results.py")
+    spec.loader.exec_module(results := importlib.util.module_from_spec(spec))
+    entries = "\n".join(re.findall(r"(?s):::\{div\} evidence\n(.*?)\n:::", PAGE))
+    named = {thread[1] for thread in results.THREAD.finditer(entries)}
+    assert named == set(results.OWNERS), named ^ set(results.OWNERS)
+    assert len(re.findall(r"#\d", entries)) == len(results.THREAD.findall(entries)), "half a name"
+    linked = results.linked(entries)
+    assert len(re.findall(r"\]\(https://github.com/[\w.-]+/[\w.-]+/issues/\d+\)", linked)) > 190
+
+
+def test_measured_numbers_are_those_of_the_page_of_findings():
+    measured = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    entry = next(e for e in ENTRIES if e.startswith("overfit"))
+    numbers = re.findall(r"[+-]\d\.\d ± \d\.\d|(?<!\d)\.\d{3}", entry)
+    assert len(numbers) == 11
+    assert not [number for number in numbers if number not in measured]
+
+
+@pytest.mark.parametrize(
+    ("searched", "entry"),
+    [("batchnorm", "frozen-moves"), ("batch norm", "frozen-moves"), ("loss is nan", "nan")],
+)
+def test_what_is_searched_for_is_in_the_entry(searched, entry):
+    said = next(e for e in ENTRIES if e.startswith(entry + ")")).lower()
+    assert re.search(rf"\b{searched}\b", said)
+
+
+def test_a_relu_behind_a_zero_head_passes_no_gradient():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 9))
+    model = nn.Sequential(replace_head(body, 4), nn.ReLU())
+    nn.functional.cross_entropy(model(torch.randn(8, 6)), torch.arange(8) % 4).backward()
+    assert not any(p.grad.any() for p in model.parameters())

@@ -9,15 +9,19 @@ PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 
-def lines(head):
-    """Cells of the table whose first cell begins like this, without its head."""
-    table = PAGE.split(f"\n| {head}")[1].split("\n\n")[0].splitlines()[2:]
+def lines(head, section):
+    """Cells of the table whose head begins like this, in a section, without the head."""
+    table = (
+        PAGE.split(f"\n## {section}")[1].split(f"\n| {head}")[1].split("\n\n")[0].splitlines()[2:]
+    )
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
 def written(interval):
-    """A mean and half its interval as the page writes them."""
-    return "{:.3f} ± {:.3f}".format(*interval[:2]).replace("0.", ".")
+    """A mean and half its interval as the page writes them, with a digit that is not 0."""
+    mean, half = interval[:2]
+    half = f"{half:.{3 if half >= 0.0005 else 4}f}" if half else "0"
+    return f"{mean:.3f} ±{half}".replace("0.", ".")
 
 
 def test_what_is_forgotten_is_what_was_measured():
@@ -25,7 +29,9 @@ def test_what_is_forgotten_is_what_was_measured():
     from ftlearn.experiment import interval
 
     rows = methods.stored()["rows"]
-    for name, line in zip(methods.METHODS, lines("digits read"), strict=True):
+    for name, line in zip(
+        methods.METHODS, lines("labels", "What does fine-tuning forget"), strict=True
+    ):
         cells = [interval(methods.column(rows, name, k)) for k in methods.BUDGETS]
         cells.append(interval(methods.column(rows, name, 5, "letters")))
         assert line == [name, *map(written, cells)]
@@ -35,7 +41,7 @@ def test_what_pretraining_is_worth_is_what_was_measured():
     from ftlearn.labels import ARMS, stored, summary
 
     cells = summary(stored()["rows"])
-    for arm, line in zip(ARMS, lines("accuracy on 597"), strict=True):
+    for arm, line in zip(ARMS, lines("labels", "How many labels"), strict=True):
         assert line == [arm, *(written(cells[arm, labels]) for labels in (1, 5, 10, 20))]
 
 
@@ -83,17 +89,37 @@ def test_the_advice_is_what_was_measured():
     assert f"0.003 to 0.03, it reads {min(more):.1f} to {max(more):.1f} more" in table["decay"]
 
 
-def test_the_seconds_are_those_of_the_benchmark():
+def test_the_seconds_and_the_accuracies_are_those_of_the_benchmark():
     from ftlearn.experiment import stored
 
-    rows = [r for r in stored("speed")["rows"] if r["view"] == "as each comes" and r["epochs"] == 5]
-    seconds = {(r["arm"], r["stage"]): f"{r['seconds']:.1f}" for r in rows}
-    table = lines("seconds for 5 epochs")
-    assert len(table) == 7
+    rows = [row for row in stored("speed")["rows"] if row["epochs"] == 5]
+    found = {(row["view"], row["arm"], row["stage"]): row for row in rows}
+    table = lines("seconds", "What does it cost")
+    assert len(table) == 8
+    other = {
+        "ftlearn, bfloat16": ("as each comes", "ftlearn"),
+        "ftlearn, float32": ("all in fp32", "ftlearn"),
+        "one bare forward pass": ("as each comes", "bare forward pass"),
+    }
     for arm, *cells in table:
-        arm = "bare forward pass" if arm == "one bare forward pass" else arm
-        wanted = [seconds.get((arm, stage), "") for stage in ("head", "last", "full")]
-        assert cells == wanted, arm
+        key = other.get(arm, ("as each comes", arm))
+        of = [found.get((*key, stage)) for stage in ("head", "last", "full")]
+        assert cells == [f"{row['seconds']:.1f}" if row else "" for row in of], arm
+    own, low, high = [], [], []
+    for stage in ("head", "last", "full"):
+        scores = {arm: found["as each comes", arm, stage]["accuracy"] for arm, *_ in table[2:-1]}
+        assert len(scores) == 5
+        own.append(found["as each comes", "ftlearn", stage]["accuracy"])
+        low.append(min(scores.values()))
+        high.append(max(scores.values()))
+    assert all(mine < least for mine, least in zip(own, low, strict=True)), "lowest no more"
+    said = " ".join(PAGE.split("lowest in all three jobs:")[1].split("All spreads")[0].split())
+    own, low, high = [[f"{x:.3f}"[1:] for x in scores] for scores in (own, low, high)]
+    spans = [f"{a} to {b}" for a, b in zip(low, high, strict=True)]
+    first, second, third = spans
+    assert said == (
+        f"{own[0]}, {own[1]} and {own[2]}, the others from {first}, {second} and {third}."
+    )
 
 
 def test_the_picture_has_every_run_and_its_text_says_what_is_seen():

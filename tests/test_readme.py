@@ -19,6 +19,11 @@ def test_the_ten_lines_run_and_do_what_the_page_says(capsys):
     assert "read 1 time)" in capsys.readouterr().out
 
 
+def test_the_site_shows_the_same_ten_lines():
+    first = re.findall(r"```python\n(.*?)```", README, re.S)[0]
+    assert first in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)#]+)", README))
 def test_links_lead_to_files(target):
     assert (ROOT / target).is_file()

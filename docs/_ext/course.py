@@ -332,7 +332,8 @@ def gallery():
         for number, alt in figures(page):
             name = f"{page.name}-{number}.png"
             thumbnail(FIGURES / name)
-            said = escape(f"{page.number} {page.question if page.number else page.title}".strip())
+            seen = re.split(r"\. |; ", alt.removeprefix("Left: "))[0].rstrip(".")
+            said = escape(f"{page.number or page.title}: {seen}")
             shown.append(
                 f'<a href="lessons/{page.name}.html#figure-{number}"><img loading="lazy" '
                 f'src="_static/figures/small-{name}" alt="{escape(alt)}"><span>{said}</span></a>'
@@ -357,6 +358,7 @@ def fill(app, docname, source):
         "tools": lambda: cards(tools()),
         "gallery": gallery,
         "slider": first_slider,
+        "hours": lambda: str(round(sum(page.minutes for page in lessons()) / 60)),
     }
     for name, make in made.items():
         mark = f"<!-- course:{name} -->"

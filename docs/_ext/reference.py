@@ -13,6 +13,7 @@ from course import by_module, label, lessons
 import ftlearn
 
 LESSON = re.compile(r"\b([Ll]esson) (\d\d)\b")
+CHECKER = re.compile(r"ex\w+_\d")  # one for each exercise: they are on the module's page
 FOLDER = Path(__file__).resolve().parents[1] / "reference"
 GROUPS = {
     "Data and models": "data glyphs models losses training",
@@ -113,30 +114,33 @@ def module_page(module, page):
     return "\n".join(lines) + "\n"
 
 
+def entry(module, page):
+    """A module in the list: its question, what is imported from the top, and what from itself."""
+    links = {True: [], False: []}
+    for name, _ in names_of(module):
+        if not CHECKER.fullmatch(name):
+            links[name in public(module)].append(link(module, name))
+    first, rest = (" · ".join(links[top]) for top in (True, False))
+    head = f"[ftlearn.{module}]({module}.md): *{page.question}*"
+    lines = [f"{head}\\\n{first}" if first else head, ""]
+    if rest:
+        also = " also" * bool(first)
+        lines += [f":::{{div}} rest\nin the module{also}: {rest}\n:::", ""]
+    return lines
+
+
 def index(pages):
     """The list of modules, grouped as a reader looks for them."""
-    lines = ["# Look up", "", "Every public name, with the lesson that builds it."]
-    lines += [
-        "`from ftlearn import ...` knows those in the first line of each; the module knows all.",
+    lines = [
+        "# Look up",
         "",
+        "Every public name, with the lesson that builds it. Those in the first",
     ]
+    lines += ["line of a module are imported from `ftlearn`, all others from the module.", ""]
     for group, modules in GROUPS.items():
         lines += [f"## {group}", ""]
         for module in modules.split():
-            names, first = [name for name, _ in names_of(module)], public(module)
-            known = " · ".join(link(module, name) for name in names if name in first)
-            rest = " · ".join(link(module, name) for name in names if name not in first)
-            rest = (
-                f":::{{div}} rest\nin the module{': ' if not first else ' also: '}{rest}\n:::\n"
-                if rest
-                else ""
-            )
-            lines += [
-                f"[ftlearn.{module}]({module}.md): *{pages[module].question}*\\",
-                known,
-                "",
-                rest,
-            ]
+            lines += entry(module, pages[module])
     lines += ["```{toctree}", ":hidden:", "", "../glossary", "```", ""]
     for group, modules in GROUPS.items():
         lines += ["```{toctree}", ":hidden:", f":caption: {group}", "", *modules.split(), "```", ""]
