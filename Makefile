@@ -57,7 +57,7 @@ bench: .venv-bench/.built
 	$(BENCH) benchmarks/chart.py
 
 pretrain: .venv/.run
-	$(PY) -m ftlearn pretrain --out ftlearn/bundled/letters.safetensors
+	$(PY) -m ftlearn pretrain --overwrite --out ftlearn/bundled/letters.safetensors
 
 # Trusted, so that the stored figures can be moved before a cell has run.
 lab: .venv/.lab
@@ -82,9 +82,10 @@ check: .venv/.dev
 		--nbval --nbval-current-env --nbval-sanitize-with nbs/_nbval.cfg \
 		--nbval-cell-timeout 300 --ignore tests/test_sync.py --ignore tests/web tests nbs
 
-# Offline, from what is stored: no notebook runs. A warning is an error.
+# Offline, from what is stored: no notebook runs. A warning is an error. Every page is read anew
+# (-E), as Sphinx does not know of all files that pages are made of.
 docs: .venv/.docs
-	$(PY) -m sphinx -q -W -n --keep-going -b html docs $(SITE)
+	$(PY) -m sphinx -q -W -E --keep-going -b html docs $(SITE)
 	@echo "the site: $(SITE)/index.html, or make docs-serve"
 
 docs-serve: docs
@@ -115,5 +116,6 @@ format: .venv/.dev
 	$(MAKE) export
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache docs/_build
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache docs/_build docs/lessons docs/reference
+	rm -rf docs/_static/figures docs/_static/notebooks
 	find ftlearn nbs tests -name __pycache__ -prune -exec rm -rf {} +

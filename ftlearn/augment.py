@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .data import Columns, HeldOut, generator, order
-from .features import linear_probe
+from .features import _class_numbers, linear_probe
 from .models import named
 from .training import predict
 
@@ -593,21 +593,7 @@ def _reached(self, loss, parameters):
 
 _Pulled._reached = _reached
 
-# %% ../nbs/10_augment.ipynb #10-augment-103
-def _class_numbers(data, what):
-    "Column 1 as class numbers, or an error."
-    _check_set(data)
-    if len(data.columns) < 2:
-        raise ValueError("The set has one column: give inputs and labels, Columns(inputs, labels).")
-    y = data.columns[1]
-    if y.ndim != 1 or y.is_floating_point() or y.min() < 0:
-        raise ValueError(
-            f"The labels are {y.dtype} of shape {tuple(y.shape)}, the least {y.min():g}: {what} by "
-            "class numbers only, int64 (n,) from 0."
-        )
-    return y
-
-# %% ../nbs/10_augment.ipynb #10-augment-105
+# %% ../nbs/10_augment.ipynb #10-augment-104
 def oversample(data):
     """Repeat the rows of rare classes until every class has as many as the largest.
 
@@ -629,6 +615,7 @@ def oversample(data):
     TypeError
         If the data are no set.
     """
+    _check_set(data)
     y = _class_numbers(data, "classes can be balanced")
     if isinstance(data, HeldOut):
         raise ValueError("A held-out set is there to measure with: oversample the training set.")
@@ -636,7 +623,7 @@ def oversample(data):
     most = max(map(len, rows))
     return data.take(torch.cat([r.repeat(-(-most // len(r)))[:most] for r in rows]))
 
-# %% ../nbs/10_augment.ipynb #10-augment-118
+# %% ../nbs/10_augment.ipynb #10-augment-117
 def _folds(y, folds, groups, seed):
     "The fold of every row; each class is dealt out evenly, and groups stay together."
     if groups is None:
@@ -657,7 +644,7 @@ def _folds(y, folds, groups, seed):
     )
     return first.argsort().argsort()[group] % folds
 
-# %% ../nbs/10_augment.ipynb #10-augment-122
+# %% ../nbs/10_augment.ipynb #10-augment-121
 def out_of_fold(data, fit=linear_probe, folds=5, seed=0, groups=None):
     """Logits for every row from a model that was trained without it.
 
@@ -687,6 +674,7 @@ def out_of_fold(data, fit=linear_probe, folds=5, seed=0, groups=None):
     TypeError
         If the data are no set.
     """
+    _check_set(data)
     y = _class_numbers(data, "models are judged")
     _check_seed(seed)
     fold, z = _folds(y, folds, groups, seed), None
@@ -708,7 +696,7 @@ def out_of_fold(data, fit=linear_probe, folds=5, seed=0, groups=None):
         )
     return z
 
-# %% ../nbs/10_augment.ipynb #10-augment-124
+# %% ../nbs/10_augment.ipynb #10-augment-123
 def suspects(data, fit=linear_probe, folds=5, seed=0, groups=None):
     """All rows, those first whose label surprises a model trained without them most.
 
@@ -734,7 +722,7 @@ def suspects(data, fit=linear_probe, folds=5, seed=0, groups=None):
     loss = F.cross_entropy(z, data.columns[1], reduction="none")
     return loss.argsort(descending=True, stable=True)
 
-# %% ../nbs/10_augment.ipynb #10-augment-156
+# %% ../nbs/10_augment.ipynb #10-augment-155
 def _unit(x):
     "Images as rows with mean zero and length one; those of one value are zero."
     x = x.flatten(1).float()
@@ -757,7 +745,7 @@ def _nearest(x, others, shift, size=1024):
                 best = torch.maximum(like, best)
     return best, who
 
-# %% ../nbs/10_augment.ipynb #10-augment-158
+# %% ../nbs/10_augment.ipynb #10-augment-157
 def twins(data, other, shift=1):
     """Every image of a set with the one of another set that it looks most like, most alike first.
 
@@ -792,7 +780,7 @@ def twins(data, other, shift=1):
     rows = likeness.argsort(descending=True, stable=True)
     return rows, partners[rows], likeness[rows]
 
-# %% ../nbs/10_augment.ipynb #10-augment-160
+# %% ../nbs/10_augment.ipynb #10-augment-159
 def _pictures(data, other, shift):
     "The images of two sets that can be compared, or an error."
     for some in (data, other):
@@ -814,7 +802,7 @@ def _pictures(data, other, shift):
         raise ValueError(f"shift is {shift!r}: give a whole number of pixels from 0 to {most}.")
     return x, y
 
-# %% ../nbs/10_augment.ipynb #10-augment-173
+# %% ../nbs/10_augment.ipynb #10-augment-172
 def margin(z):
     """How far the best answer is ahead of the second best (Scheffer et al., 2001).
 

@@ -6,7 +6,9 @@
 __all__ = ['save_checkpoint', 'read_checkpoint', 'load_checkpoint']
 
 # %% ../nbs/tools/checkpoint.ipynb #checkpoint-002
+import hashlib
 import json
+import numbers
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from .weights import check_fit, writing
 def _pack(value, tensors):
     "A JSON form of nested dicts, lists and numbers; tensors go into `tensors` by number."
     if isinstance(value, torch.Tensor):
-        tensors[f"{len(tensors)}"] = value.detach().contiguous().clone()
+        tensors[f"{len(tensors)}"] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": f"{len(tensors) - 1}"}
     if isinstance(value, dict):
         items = [(k, v) for k, v in value.items() if not callable(v)]  # schedules are code
@@ -41,6 +43,15 @@ def _unpack(value, tensors):
     return {"list": list, "tuple": tuple}[kind](_unpack(v, tensors) for v in content)
 
 # %% ../nbs/tools/checkpoint.ipynb #checkpoint-007
+def _sha256(packed, tensors):
+    "SHA-256 of the packed state, and of every tensor's name, type, shape and bytes."
+    digest = hashlib.sha256(json.dumps(packed).encode())
+    for name, t in sorted(tensors.items()):
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-009
 def _trainable(step):
     return [name for name, p in step.modules.named_parameters() if p.requires_grad]
 
@@ -63,35 +74,41 @@ def save_checkpoint(path, step, done):
     ------
     FileNotFoundError, IsADirectoryError
         If the folder is not there, or the path is that of a folder.
+    ValueError
+        If `done` is no whole number of at least 0.
     """
+    if not isinstance(done, numbers.Integral) or isinstance(done, bool) or done < 0:
+        raise ValueError(f"done is {done!r}: give the number of updates done, tick.i + 1.")
     tensors = {}
     state = dict(
-        done=done,
+        done=int(done),
         modules=[module.state_dict() for module in step.modules],
         trainable=_trainable(step),
+        kind=type(step.optimizer).__name__,
         optimizer=step.optimizer.state_dict(),
         after=[hook.state_dict() if hasattr(hook, "state_dict") else None for hook in step.after],
         cpu=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     )
-    text = json.dumps(_pack(state, tensors))
+    packed = _pack(state, tensors)
+    text = json.dumps({"state": packed, "sha256": _sha256(packed, tensors)})
     with writing(path) as beside:
         save_file(tensors, beside, metadata={"ftlearn checkpoint": text})
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-009
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-011
 def read_checkpoint(path):
     """Everything that a checkpoint holds.
 
     Returns
     -------
     state : dict
-        "done" (updates), "modules", "trainable", "optimizer", "after", "cpu" and "cuda": nested
-        dicts, lists, numbers and tensors on the CPU.
+        "done" (updates), "modules", "trainable", "kind" (of the optimizer), "optimizer", "after",
+        "cpu" and "cuda": nested dicts, lists, numbers and tensors on the CPU.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If there is no such file, or it is damaged or no checkpoint.
+        If there is no such file, or it is damaged, was changed, or is no checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,6 +119,7 @@ def read_checkpoint(path):
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("ftlearn checkpoint")
             tensors = {key: file.get_tensor(key) for key in file.keys()}
+        saved = json.loads(text or "null")
     except Exception as error:
         raise ValueError(
             f"{path} is damaged or not a safetensors file ({error}): go back to an "
@@ -109,9 +127,19 @@ def read_checkpoint(path):
         ) from error
     if text is None:
         raise ValueError(f"{path} holds weights but is no checkpoint: load it with load_weights.")
-    return _unpack(json.loads(text), tensors)
+    return _unpack(_whole(path, saved, tensors), tensors)
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-011
+
+def _whole(path, saved, tensors):
+    "The packed state of a file that is as it was written, or an error."
+    if saved.get("sha256") != _sha256(saved.get("state"), tensors):
+        raise ValueError(
+            f"{path} is not as save_checkpoint of this version wrote it, its SHA-256 is another: "
+            "go back to an earlier checkpoint."
+        )
+    return saved["state"]
+
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-013
 def _check(path, step, state):
     "Refuse a checkpoint of another phase or another optimizer, before anything is changed."
     here, there = set(_trainable(step)), set(state["trainable"])
@@ -120,6 +148,11 @@ def _check(path, step, state):
         raise ValueError(
             f"{path} was saved while parameter {odd[0].split('.', 1)[1]!r} was {was}, "
             f"but it is {now} now: freeze and unfreeze as in that phase, then load."
+        )
+    if state["kind"] != (kind := type(step.optimizer).__name__):
+        raise ValueError(
+            f"{path} was saved with the optimizer {state['kind']}, this step has {kind}: build it "
+            "as in that run."
         )
     ours = [len(g["params"]) for g in step.optimizer.param_groups]
     theirs = [len(g["params"]) for g in state["optimizer"]["param_groups"]]
@@ -139,7 +172,7 @@ def _check(path, step, state):
             f"{len(step.after)}: build the step as in that run."
         )
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-013
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-015
 def _lie_alike(optimizer):
     "Lay an optimizer's memory out as the weights are."
     for p, memory in optimizer.state.items():
@@ -147,7 +180,7 @@ def _lie_alike(optimizer):
             if isinstance(t, torch.Tensor) and t.ndim > 2 and t.shape == p.shape:
                 memory[name] = torch.empty_like(p, dtype=t.dtype).copy_(t)
 
-# %% ../nbs/tools/checkpoint.ipynb #checkpoint-015
+# %% ../nbs/tools/checkpoint.ipynb #checkpoint-017
 def load_checkpoint(path, step):
     """Put a saved run back into a step built the same way.
 
@@ -165,7 +198,7 @@ def load_checkpoint(path, step):
     Raises
     ------
     FileNotFoundError, ValueError
-        If the file is missing, damaged or of another model (the first differing key and both
+        If the file is missing, changed or of another model (the first differing key and both
         shapes are named), phase, optimizer or hooks. Nothing is changed then.
     """
     state = read_checkpoint(path)

@@ -8,20 +8,37 @@ __all__ = ['EXPERIMENTS', 'demo', 'lessons', 'pretrain', 'evidence', 'finetune',
 # %% ../nbs/tools/command.ipynb #command-002
 import argparse
 import json
+import os
 import sys
 import time
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 
+import ftlearn
 from .explore import progress
 from .pretrain import UPDATES
 
 # %% ../nbs/tools/command.ipynb #command-004
+def _drawable(path):
+    "The path of a figure, refused if it cannot be saved there."
+    from matplotlib.backend_bases import FigureCanvasBase as Canvas
+
+    path, kinds = Path(path), Canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds or not path.parent.is_dir() or path.is_dir():
+        raise ValueError(
+            f"Cannot save a figure as {path}: give a name that ends in .png, .pdf or .svg, in a "
+            "folder that exists."
+        )
+    return path
+
+# %% ../nbs/tools/command.ipynb #command-006
 def demo(options):
     """Letters teach digits: the table and the figure, partly measured now, partly stored."""
     from ftlearn import labels
 
-    began = time.perf_counter()
+    path, began = _drawable(options.figure), time.perf_counter()
     print(
         "A network that has only ever seen printed letters learns to read handwritten digits.\n"
         "Each number is an accuracy on 597 images, a block of its own so that hardly a writer\n"
@@ -35,28 +52,32 @@ def demo(options):
         f"\n{labels.report(rows, live)}\n\n(n): number of draws. *: measured now; the others are "
         "stored results of `make evidence`."
     )
-    figure = labels.figure(labels.merged(rows, live))
-    path = Path(options.figure)
-    figure.savefig(path, dpi=150)
+    labels.figure(labels.merged(rows, live)).savefig(path, dpi=150)
     print(f"Figure: {path.resolve()}  ({time.perf_counter() - began:.0f} s)\n")
-    print("Next: `make lab` opens the lessons; start with nbs/index.ipynb.")
+    print("Next: python -m ftlearn lessons (in a clone, make lab opens them where they are).")
     return 0
 
-# %% ../nbs/tools/command.ipynb #command-006
+# %% ../nbs/tools/command.ipynb #command-008
 def lessons(options):
     """Copy the lessons into a folder to work in; a file that is there is never overwritten."""
     from ftlearn.lesson_files import lessons
 
-    folder = lessons(options.folder)
-    print(f"Next: jupyter lab {folder}")
-    print(f"With jupyter trust {folder}/*.ipynb the stored figures move before a cell has run.")
+    folder = quote(str(lessons(options.folder)))
+    first = "" if find_spec("jupyterlab") else "pip install jupyterlab, then "
+    print(f"Next: {first}jupyter lab {folder}")
+    print(
+        f"With jupyter trust {folder}/*.ipynb {folder}/tools/*.ipynb the stored figures move "
+        "before a cell has run."
+    )
     return 0
 
-# %% ../nbs/tools/command.ipynb #command-008
+# %% ../nbs/tools/command.ipynb #command-010
 def pretrain(options):
     """Train a backbone on a source and write its weights and card."""
+    from ftlearn.finetuned import check_target
     from ftlearn.pretrain import pretrain
 
+    check_target(options.out, options.overwrite)
     card = pretrain(options.source, updates=options.updates, seed=options.seed, path=options.out)
     print(
         f"{options.out}: accuracy {card['source accuracy']:.3f} on held-out images of the source, "
@@ -66,6 +87,7 @@ def pretrain(options):
 
 
 EXPERIMENTS = ("labels", "shapes", "methods", "remedies", "students")
+_FIGURE, _SCRATCH = "letters-teach-digits.png", ".evidence"
 
 
 def evidence(options):
@@ -76,25 +98,32 @@ def evidence(options):
     students (distillation, lesson 11).
     """
     if options.experiment != "labels":
+        _refuse(options.figure, options.scratch)
         module = import_module(f"ftlearn.{options.experiment}")
         module.evidence(options.out or f"{options.experiment}.json")
         return 0
     from ftlearn import labels
 
-    out = options.out or "labels.json"
-    results = labels.evidence(out, options.scratch)
-    labels.figure(results["rows"]).savefig(options.figure, dpi=150)
-    print(f"\n{labels.report(results['rows'])}\n\nwritten to {out} and {options.figure}")
+    out, figure = options.out or "labels.json", _drawable(options.figure or _FIGURE)
+    results = labels.evidence(out, options.scratch or _SCRATCH)
+    labels.figure(results["rows"]).savefig(figure, dpi=150)
+    print(f"\n{labels.report(results['rows'])}\n\nwritten to {out} and {figure}")
     return 0
 
-# %% ../nbs/tools/command.ipynb #command-010
+
+def _refuse(figure, scratch):
+    "Refuse what an experiment other than labels makes no use of."
+    if figure or scratch:
+        raise ValueError("--figure and --scratch belong to labels: leave them away.")
+
+# %% ../nbs/tools/command.ipynb #command-012
 def finetune(options):
     """Fine-tune a pretrained model on a folder of photos, and save it.
 
     FOLDER holds a folder of images for each class, or such folders inside train, valid and test.
     What is found there is reported first.
-    With Ctrl-C the best model so far is saved. The same command with --checkpoint FILE and
-    --overwrite goes on from there.
+    With Ctrl-C the best model so far is saved. If the run had --checkpoint FILE, the same command
+    with --overwrite goes on from the last epoch; a run without it cannot be continued.
 
     Exit codes: 0 done, 2 wrong input, 130 stopped (what there was is saved).
     """
@@ -103,6 +132,7 @@ def finetune(options):
 
     out = Path(options.out or f"{Path(options.folder).resolve().name}.safetensors")
     check_target(out, options.overwrite)
+    _check_checkpoint(options.checkpoint, out)
     recipe = Recipe.from_json(_text(options.recipe)) if options.recipe else None
     result = finetune(
         options.folder, options.backbone, recipe, weights=options.weights, seed=options.seed,
@@ -110,11 +140,33 @@ def finetune(options):
         teacher=FineTuned.load(options.teacher) if options.teacher else None,
     )  # fmt: skip
     result.save(out, options.overwrite)
-    if result.photos.test is not None and not result.interrupted:
-        result.score()
     print(f"Saved: {out} and its card {out.with_suffix('.json')}")
-    print(f"Next: python -m ftlearn predict {out} IMAGE...")
+    if result.interrupted:
+        print(_after_stop(options.checkpoint))
+    elif result.photos.test is not None:
+        result.score()
+    print(f"Next: python -m ftlearn predict {quote(str(out))} IMAGE...")
     return 130 if result.interrupted else 0
+
+# %% ../nbs/tools/command.ipynb #command-014
+def _check_checkpoint(path, out):
+    "Refuse a checkpoint that could not be written, or in whose place the model will be."
+    if path is None:
+        return
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {Path(path).parent}: make it first.")
+    if Path(path).resolve() in (out.resolve(), out.with_suffix(".json").resolve()):
+        raise ValueError(f"The model is saved as {out}: give the checkpoint another name.")
+
+
+def _after_stop(checkpoint):
+    "What can be done after Ctrl-C."
+    if checkpoint and Path(checkpoint).is_file():
+        return f"Stopped: the same command with --overwrite goes on from {checkpoint}."
+    return (
+        "Stopped, and without a checkpoint: another run begins anew, so give it another --out, and "
+        "--checkpoint FILE to be able to go on."
+    )
 
 
 def _text(path):
@@ -152,9 +204,9 @@ def predict(options):
         print(json.dumps(rows, indent=1))
     return failed
 
-# %% ../nbs/tools/command.ipynb #command-012
-def _add(commands, function, *positional, **options):
-    "A command: its name and help come from the function."
+# %% ../nbs/tools/command.ipynb #command-016
+def _add(commands, function, *arguments, stopped=""):
+    "A command: its name and help come from the function; `stopped` is what Ctrl-C leaves."
     words = function.__doc__.split("\n")
     command = commands.add_parser(
         function.__name__,
@@ -162,65 +214,88 @@ def _add(commands, function, *positional, **options):
         description="\n".join(line.removeprefix("    ") for line in words).strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(function=function)
-    for name, text, settings in positional:
-        command.add_argument(name, help=text, **settings)
-    for name, (default, text) in options.items():
-        if default is False:
-            command.add_argument(f"--{name}", action="store_true", help=text)
-            continue
-        shown = text if default is None else f"{text} (default: {default})"
-        command.add_argument(f"--{name}", default=default, type=type(default or ""), help=shown)
+    command.set_defaults(function=function, stopped=stopped)
+    for name, text, settings in arguments:
+        shown = f"{text} (default: %(default)s)" if "default" in settings else text
+        command.add_argument(name, help=shown, **settings)
 
-# %% ../nbs/tools/command.ipynb #command-014
+# %% ../nbs/tools/command.ipynb #command-018
+def _whole(least):
+    "Reads a whole number that is not too small."
+
+    def read(word):
+        if not word.isdecimal() or int(word) < least:
+            raise argparse.ArgumentTypeError(f"{word!r} is no whole number of at least {least}.")
+        return int(word)
+
+    return read
+
+
+def _weights(word):
+    "Reads the name or file of weights; none stands for random ones."
+    return None if word.lower() == "none" else word
+
+# %% ../nbs/tools/command.ipynb #command-021
+_FINETUNE = (
+    ("folder", "a folder of images for each class", dict(metavar="FOLDER")),
+    ("--backbone", "a classifier of torchvision, or letters, which needs no network",
+     dict(default="resnet18", metavar="NAME")),
+    ("--weights", "name of the weights, a local file, or none for random numbers",
+     dict(default="IMAGENET1K_V1", metavar="NAME", type=_weights)),
+    ("--out", "the model's file (default: FOLDER's name.safetensors)", dict(metavar="FILE")),
+    ("--recipe", "a JSON file with phases (default: everything, lower layers slower)",
+     dict(metavar="FILE")),
+    ("--overwrite", "replace the model's file if it is there", dict(action="store_true")),
+    ("--batch", "images per batch", dict(default=32, metavar="N", type=_whole(1))),
+    ("--seed", "seed of the split, the order and the dropout",
+     dict(default=0, metavar="N", type=_whole(0))),
+    ("--device", "cpu or cuda (default: a GPU if there is one)", dict(metavar="NAME")),
+    ("--checkpoint", "a file to resume from, written after every epoch", dict(metavar="FILE")),
+    ("--teacher", "what finetune has saved before: the model learns from its answers",
+     dict(metavar="FILE")),
+)  # fmt: skip
+_PREDICT = (
+    ("model", "what finetune has saved, a .safetensors file", dict(metavar="MODEL")),
+    ("image", "image files", dict(metavar="IMAGE", nargs="+")),
+    ("--json", "print a JSON list with the probabilities of all classes",
+     dict(action="store_true")),
+)  # fmt: skip
+_PRETRAIN = (
+    ("--source", "letters, random labels or fractals", dict(default="letters", metavar="NAME")),
+    ("--updates", "updates of pretraining", dict(default=UPDATES, metavar="N", type=_whole(1))),
+    ("--seed", "seed of everything random", dict(default=0, metavar="N", type=_whole(0))),
+    ("--out", "the weights file; its card is written beside it",
+     dict(default="letters.safetensors", metavar="FILE")),
+    ("--overwrite", "replace the weights file if it is there", dict(action="store_true")),
+)  # fmt: skip
+_EVIDENCE = (
+    ("experiment", "labels, shapes, methods, remedies or students",
+     dict(nargs="?", choices=EXPERIMENTS, default="labels", metavar="EXPERIMENT")),
+    ("--out", "the results file (default: the experiment's name.json)", dict(metavar="FILE")),
+    ("--figure", f"labels only: where to save the figure (default: {_FIGURE})",
+     dict(metavar="FILE")),
+    ("--scratch", f"labels only: folder for the weights of the controls (default: {_SCRATCH})",
+     dict(metavar="FOLDER")),
+)  # fmt: skip
+
+# %% ../nbs/tools/command.ipynb #command-023
 def parser():
     """The command line, as an `argparse.ArgumentParser`."""
     top = argparse.ArgumentParser("ftlearn", description="Learn fine-tuning by running it.")
+    top.add_argument("--version", action="version", version=f"ftlearn {ftlearn.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add(commands, demo, figure=("letters-teach-digits.png", "where to save the figure"))
-    _add(
-        commands, lessons,
-        ("folder", "where to (default: ftlearn-lessons)",
-         dict(nargs="?", default="ftlearn-lessons", metavar="FOLDER")),
-    )  # fmt: skip
-    _add(
-        commands, finetune,
-        ("folder", "a folder of images for each class", dict(metavar="FOLDER")),
-        backbone=("resnet18", "a classifier of torchvision, or letters, which needs no network"),
-        weights=("IMAGENET1K_V1", "name of the weights, or a local file"),
-        out=(None, "the model's file (default: FOLDER's name.safetensors)"),
-        recipe=(None, "a JSON file with phases (default: everything, lower layers slower)"),
-        overwrite=(False, "replace the model's file if it is there"),
-        batch=(32, "images per batch"),
-        seed=(0, "seed of the split, the order and the dropout"),
-        device=(None, "cpu or cuda (default: a GPU if there is one)"),
-        checkpoint=(None, "a file to resume from, written after every epoch"),
-        teacher=(None, "what finetune has saved before: the model learns from its answers"),
-    )  # fmt: skip
-    _add(
-        commands, predict,
-        ("model", "what finetune has saved, a .safetensors file", dict(metavar="MODEL")),
-        ("image", "image files", dict(metavar="IMAGE", nargs="+")),
-        json=(False, "print a JSON list with the probabilities of all classes"),
-    )  # fmt: skip
-    _add(
-        commands, pretrain,
-        source=("letters", "letters, random labels or fractals"),
-        updates=(UPDATES, "updates of pretraining"),
-        seed=(0, "seed of everything random"),
-        out=("letters.safetensors", "the weights file; its card is written beside it"),
-    )  # fmt: skip
-    _add(
-        commands, evidence,
-        ("experiment", "labels (default), shapes, methods, remedies or students",
-         dict(nargs="?", choices=EXPERIMENTS, default="labels", metavar="EXPERIMENT")),
-        out=(None, "the results file (default: the experiment's name.json)"),
-        figure=("letters-teach-digits.png", "labels: where to save the figure"),
-        scratch=(".evidence", "labels: folder for the weights of the controls"),
-    )  # fmt: skip
+    figure = "--figure", "where to save the figure", dict(default=_FIGURE, metavar="FILE")
+    _add(commands, demo, figure)
+    folder = dict(nargs="?", default="ftlearn-lessons", metavar="FOLDER")
+    _add(commands, lessons, ("folder", "where to", folder))
+    _add(commands, finetune, *_FINETUNE)
+    _add(commands, predict, *_PREDICT)
+    _add(commands, pretrain, *_PRETRAIN, stopped="; nothing was written")
+    kept = "; the same command goes on from what is in the results file"
+    _add(commands, evidence, *_EVIDENCE, stopped=kept)
     return top
 
-# %% ../nbs/tools/command.ipynb #command-016
+# %% ../nbs/tools/command.ipynb #command-025
 def main(arguments=None):
     """Run a command; a wrong input ends in one sentence and exit code 2.
 
@@ -232,14 +307,20 @@ def main(arguments=None):
     Returns
     -------
     code : int
-        0 done, 2 wrong input, 130 stopped; 1 where `predict` could not read some images.
+        0 done, 2 wrong input, 130 stopped, 141 if nobody reads the output to its end; 1 where
+        `predict` could not read some images.
     """
     options = parser().parse_args(arguments)
     try:
-        return options.function(options)
+        code = options.function(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # what is left in the buffer goes nowhere, or Python would say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"ftlearn: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nftlearn: stopped; what was finished is kept.", file=sys.stderr)
+        print(f"\nftlearn: stopped{options.stopped}.", file=sys.stderr)
         return 130

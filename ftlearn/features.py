@@ -198,16 +198,40 @@ class Describe(nn.Module):
         return torch.cat([Unit()(features[name]) for name in self.tap.names], dim=1)
 
 # %% ../nbs/06_features.ipynb #06-features-055
-def _labelled(data):
-    "Unit features and labels of a cached set, or an error: each class needs an example."
+def _class_numbers(data, what):
+    "Column 1 as class numbers, or an error."
+    if len(data.columns) < 2:
+        raise ValueError("The set has one column: give inputs and labels, Columns(inputs, labels).")
+    y = data.columns[1]
+    if y.ndim != 1 or y.is_floating_point() or y.min() < 0:
+        raise ValueError(
+            f"The labels are {y.dtype} of shape {tuple(y.shape)}, the least {y.min():g}: {what} by "
+            "class numbers only, int64 (n,) from 0."
+        )
+    return y.long()
+
+# %% ../nbs/06_features.ipynb #06-features-057
+def _units(data):
+    "Unit features and class numbers of a cached set, or an error."
     _check_constant(data, "a head that is fitted at once")
-    h, y = Unit()(data.columns[0]), data.columns[1]
+    h, y = data.columns[0], _class_numbers(data, "a head is fitted")
+    if h.ndim < 2 or (h.ndim > 3 and not h.is_floating_point()):
+        raise ValueError(
+            f"The inputs are {h.dtype} of shape {tuple(h.shape)}, no features: cache features "
+            "first, cache(freeze(body), data)."
+        )
+    return Unit()(h), y
+
+# %% ../nbs/06_features.ipynb #06-features-059
+def _labelled(data):
+    "The same, or an error: each class needs an example."
+    h, y = _units(data)
     present = y.unique().tolist()
     if missing := set(range(max(present) + 1)) - set(present):
         raise ValueError(f"Class {min(missing)} has no example: give at least one of each class.")
     return h, y
 
-# %% ../nbs/06_features.ipynb #06-features-058
+# %% ../nbs/06_features.ipynb #06-features-064
 def linear_probe(data, strength=30.0):
     """A linear head by multinomial logistic regression on unit features (scikit-learn's).
 
@@ -226,7 +250,7 @@ def linear_probe(data, strength=30.0):
     Raises
     ------
     ValueError
-        If a class has no example.
+        If a class has no example, a label is no class number, or images are given for features.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -247,7 +271,7 @@ def _linear(weight, bias):
     layer.load_state_dict({"weight": weight, "bias": bias})
     return nn.Sequential(Unit(), layer)
 
-# %% ../nbs/06_features.ipynb #06-features-061
+# %% ../nbs/06_features.ipynb #06-features-067
 def nearest_class_mean(data):
     """A linear head that answers with the class whose mean feature is nearest.
 
@@ -267,13 +291,13 @@ def nearest_class_mean(data):
     Raises
     ------
     ValueError
-        If a class has no example.
+        If a class has no example, a label is no class number, or images are given for features.
     """
     h, y = _labelled(data)
     means = torch.stack([h[y == c].mean(0) for c in range(int(y.max()) + 1)])
     return _linear(means, -means.square().sum(1) / 2)
 
-# %% ../nbs/06_features.ipynb #06-features-065
+# %% ../nbs/06_features.ipynb #06-features-071
 class Neighbours(nn.Module):
     """The votes of the `k` nearest stored features, as logits; made by `knn`.
 
@@ -323,14 +347,15 @@ def knn(data, k=5):
     Raises
     ------
     ValueError
-        If there are fewer than `k` examples.
+        If there are fewer than `k` examples, a label is no class number, or images are given for
+        features.
     """
-    _check_constant(data, "a head that is fitted at once")
+    h, y = _units(data)
     if not 1 <= k <= len(data):
         raise ValueError(f"k is {k}, but there are {len(data)} examples: choose from 1 to that.")
-    return Neighbours(Unit()(data.columns[0]), data.columns[1], k)
+    return Neighbours(h, y, k)
 
-# %% ../nbs/06_features.ipynb #06-features-072
+# %% ../nbs/06_features.ipynb #06-features-078
 def balanced(guess, rounds=10):
     """Scale soft assignments until every class has about the same total.
 
@@ -351,7 +376,7 @@ def balanced(guess, rounds=10):
         guess = guess / guess.sum(1, keepdim=True)
     return guess
 
-# %% ../nbs/06_features.ipynb #06-features-078
+# %% ../nbs/06_features.ipynb #06-features-084
 def pseudo_labels(pool, rows, rounds=20, sharpness=60.0):
     """Guess the labels of a whole pool from its clusters and a few known labels.
 
@@ -374,6 +399,12 @@ def pseudo_labels(pool, rows, rounds=20, sharpness=60.0):
     -------
     labels : int64 tensor, one per row of the pool
         Those at `rows` as given.
+
+    Raises
+    ------
+    ValueError
+        If a class has no example at `rows`, a label there is no class number, or the pool holds
+        images instead of features.
     """
     h, known = _labelled(pool.take(rows))
     everyone, votes = Unit()(pool.columns[0]), F.one_hot(known).to(h)

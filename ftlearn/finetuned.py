@@ -10,7 +10,10 @@ __all__ = ['Prediction', 'FineTuned', 'check_target', 'Mistakes', 'finetune']
 
 # %% ../nbs/tools/finetuned.ipynb #finetuned-002
 import copy
+import hashlib
+import json
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,17 +22,18 @@ import numpy as np
 import torch
 
 import ftlearn
-from .backbones import _local
+from .backbones import _entry, _known, _local
 from .backbones import backbone as load_backbone
+from .data import Columns
 from .distill import _teacher, knowledge_distillation, taught
-from .folder import Photos, image_folder
+from .folder import Photos, _settings, image_folder
 from .freezing import fingerprint, freeze
 from .models import named, replace_head
 from .photos import Preprocess, open_image, to_rgb
 from .recipes import Recipe, check_recipe, default_recipe
 from .runs import follow
 from .training import evaluate, inference, predict
-from .weights import load_into, load_weights, save_weights
+from .weights import WeightsError, load_into, load_weights, save_weights
 
 # %% ../nbs/tools/finetuned.ipynb #finetuned-004
 class Prediction(NamedTuple):
@@ -81,8 +85,8 @@ def _is_one(images):
     if isinstance(images, torch.Tensor):
         return images.ndim == 3
     if isinstance(images, np.ndarray):
-        return images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3, 4))
-    return isinstance(images, (str, Path)) or hasattr(images, "convert")
+        return images.ndim != 4  # `_photo` refuses what is no image
+    return isinstance(images, str) or not isinstance(images, Iterable)
 
 # %% ../nbs/tools/finetuned.ipynb #finetuned-008
 @dataclass
@@ -132,8 +136,9 @@ class FineTuned:
         Parameters
         ----------
         images : path, PIL image, uint8 array, tensor, or a sequence of them
-            Arrays are photos of shape (height, width[, 1, 3 or 4]), or (n, height, width, 3). A
-            tensor is what the model eats: (channels, height, width), or a batch of them.
+            Arrays are photos of shape (height, width[, 1, 3 or 4]), or (n, height, width, 1, 3 or
+            4). A tensor is what the model eats: (channels, height, width), or a batch of them,
+            and uint8 in the size of the crop where the model was trained on photos.
 
         Returns
         -------
@@ -143,20 +148,17 @@ class FineTuned:
         Raises
         ------
         PhotoError, FileNotFoundError, TypeError, ValueError
-            If an image cannot be read or is none, or there is no image.
+            If an image cannot be read or is none, a tensor is not what the model eats, or there
+            is no image.
         """
         if _is_one(images):
             return self.predict([images])[0]
-        batches = torch.split(images, 64) if isinstance(images, torch.Tensor) else _parts(images)
-        return [p for batch in batches for p in self._answers(batch)]
+        return [p for batch in _parts(images) for p in self._answers(batch)]
 
     def _answers(self, images):
         "Predictions for a batch."
-        x = (
-            images
-            if isinstance(images, torch.Tensor)
-            else torch.stack([self._input(i) for i in images])
-        )
+        batch = isinstance(images, torch.Tensor)
+        x = self._eaten(images) if batch else torch.stack([self._input(i) for i in images])
         with inference(self.model):
             p = self.model(x.to(next(self.model.parameters()).device)).float().softmax(1).cpu()
         best = p.max(1)
@@ -169,13 +171,24 @@ class FineTuned:
     def _input(self, image):
         "One image as the model eats it."
         if isinstance(image, torch.Tensor):
-            return image
+            return self._eaten(image)
         if self.preprocess is None:
             raise TypeError(
                 f"This model was trained on columns, not on photos, so it cannot take a "
                 f"{type(image).__name__}: give a tensor like one of its training images."
             )
         return self.preprocess(_photo(image))
+
+    def _eaten(self, x):
+        "A tensor, refused if it is not as the photos that the model was trained on."
+        wanted = self.preprocess and self.preprocess.shape
+        if wanted and (x.dtype != torch.uint8 or x.shape[-3:] != wanted or x.ndim > 4):
+            raise ValueError(
+                f"A tensor is {x.dtype} of shape {tuple(x.shape)}, but this model eats torch.uint8 of "
+                f"shape {wanted} or a batch of them: give the photo itself, or what "
+                "result.preprocess(image) gives."
+            )
+        return x
 
     def score(self, data=None):
         """Accuracy on a set, from 0 to 1.
@@ -187,19 +200,21 @@ class FineTuned:
 
         Raises
         ------
-        ValueError
-            If none is given and there is no test part.
+        TypeError, ValueError
+            If none is given and there is no test part, or the labels are not those of the classes.
         """
-        data = data or (self.photos and self.photos.test)
+        if data is None:
+            data = self.photos and self.photos.test
         if data is None:
             raise ValueError("There is no test set here: give one, result.score(data).")
+        _check_set("set", data, self.classes)
         return evaluate(self.model, data)
 
 
 def _parts(images, size=64):
     "Batches of a sequence, refused if it is empty."
-    images = list(images)
-    if not images:
+    images = images if isinstance(images, torch.Tensor) else list(images)
+    if not len(images):
         raise ValueError("There are no images to predict: give at least one.")
     return [images[i : i + size] for i in range(0, len(images), size)]
 
@@ -234,12 +249,18 @@ def save(self, path, overwrite=False):
         teacher=self.teacher,
         versions=_versions(),
     )
-    return save_weights(path, self.model.state_dict(), card)
+    return save_weights(path, self.model.state_dict(), card | {"card_sha256": _sum(card)})
 
 
 FineTuned.save = save
 
 # %% ../nbs/tools/finetuned.ipynb #finetuned-012
+def _sum(card):
+    "SHA-256 of what decides the answers, beside the weights."
+    parts = [card.get(name) for name in ("architecture", "classes", "preprocess")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-014
 def check_target(path, overwrite=False):
     """Refuse a file name that `FineTuned.save` could not write, before any work is done.
 
@@ -255,6 +276,8 @@ def check_target(path, overwrite=False):
         If the file or its card is there, the folder is not, or the name does not end in
         .safetensors.
     """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"{str(path)!r} should end in .safetensors, which says what it holds.")
     for file in (Path(path), Path(path).with_suffix(".json")):
         if file.exists() and not overwrite:
             raise FileExistsError(
@@ -263,10 +286,6 @@ def check_target(path, overwrite=False):
             )
         if not file.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {file.parent}: make it first.")
-    if Path(path).suffix != ".safetensors":
-        raise ValueError(
-            f"{Path(path).name!r} should end in .safetensors, which says what it holds."
-        )
 
 
 def _versions():
@@ -279,7 +298,7 @@ def _versions():
         python=platform.python_version(),
     )
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-014
+# %% ../nbs/tools/finetuned.ipynb #finetuned-016
 @classmethod
 def load(cls, path, model=None):
     """Read what `save` wrote; no training data is needed.
@@ -304,6 +323,11 @@ def load(cls, path, model=None):
         raise ValueError(
             f"{path} holds weights but no fine-tuned model: give what FineTuned.save wrote."
         )
+    if card.get("card_sha256") != _sum(card):
+        raise WeightsError(
+            f"The classes, the preprocessing or the architecture on {Path(path).with_suffix('.json')} "
+            "were changed after saving: get both files again."
+        )
     known = "backbone" in card["architecture"]
     if model is None and not known:
         raise ValueError(
@@ -325,7 +349,7 @@ def load(cls, path, model=None):
 
 FineTuned.load = load
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-016
+# %% ../nbs/tools/finetuned.ipynb #finetuned-018
 class Mistakes:
     """A confusion table and the worst mistakes; made by `FineTuned.mistakes`.
 
@@ -357,7 +381,7 @@ class Mistakes:
                 f"Mistakes with the highest loss, {self.count} of them, the worst first.",
             )
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-018
+# %% ../nbs/tools/finetuned.ipynb #finetuned-020
 def mistakes(self, data, count=10):
     """Which classes are taken for which, and the worst mistakes as a picture.
 
@@ -373,11 +397,17 @@ def mistakes(self, data, count=10):
     Mistakes
         A notebook shows both; `.table` and `.figure` are there for yourself. Without a mistake
         there is no figure.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the labels are not those of the classes.
     """
     from ftlearn.explore import images, table
 
+    _check_set("set", data, self.classes)
     p = predict(self.model, data).float().softmax(1).cpu()
-    y, read = data.columns[1].cpu(), p.argmax(1)
+    y, read = data.columns[1].cpu().long(), p.argmax(1)
     counts = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
     counts.index_put_((y, read), torch.ones_like(y), accumulate=True)
     rows = [[name, *row] for name, row in zip(self.classes, counts.tolist())]
@@ -399,7 +429,7 @@ def mistakes(self, data, count=10):
 
 FineTuned.mistakes = mistakes
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-020
+# %% ../nbs/tools/finetuned.ipynb #finetuned-022
 def finetune(
     data,
     backbone="resnet18",
@@ -441,7 +471,7 @@ def finetune(
     seed : int
         Of the split, the order of the data and dropout.
     device : str, optional
-        A GPU if there is one.
+        A GPU if there is one, if not given.
     report : bool
         Say what is found and done.
     teacher : FineTuned or nn.Module, optional
@@ -456,20 +486,26 @@ def finetune(
     Raises
     ------
     TypeError, ValueError, FileNotFoundError
-        Before training, if data, backbone, recipe and teacher do not fit each other.
+        Before training, if a setting makes no sense, or data, backbone, recipe, teacher and
+        checkpoint do not fit each other. Published weights are fetched after the data was read.
     """
     if isinstance(data, (str, Path)) and not Path(data).is_dir():
         raise FileNotFoundError(f"There is no folder {data}: give the one that holds your classes.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, preprocess, architecture = _model(backbone, weights)
+    device = _device(device)
+    _settings(seed, 32 if batch_size is None else batch_size, memory=0, near=None)
+    architecture = _architecture(backbone, weights)
+    published = architecture.get("weights") not in (None, "letters")
+    model, preprocess = _model(backbone, weights, load=not published)
     recipe = check_recipe(model, default_recipe(model) if recipe is None else recipe)
     teacher = None if teacher is None else _constant(teacher, model)
     if isinstance(data, (str, Path)):
         data = image_folder(data, preprocess, seed=seed, batch_size=batch_size or 32, report=report)
     photos = data if isinstance(data, Photos) else None
     train, valid, classes, preprocess = _sets(data, valid, classes, preprocess)
-    train = train.like(batch_size=batch_size or train.batch_size).to(device)
     classes = _class_names(train, valid, classes, teacher)
+    train = train.like(batch_size=batch_size or train.batch_size).to(device)
+    if published:
+        model, _ = _model(backbone, weights)
     if teacher is not None:
         train, objective = _with_answers(
             teacher, train, classes, preprocess, objective, amp, report
@@ -483,25 +519,48 @@ def finetune(
     valid = None if valid is None else valid.to(device)
     history = follow(
         model, recipe, train, valid, objective, amp=amp, seed=seed,
-        checkpoint=checkpoint, report=report,
+        checkpoint=checkpoint, report=report, classes=classes,
     )  # fmt: skip
     result.history, result.interrupted = history.rows, history.interrupted
     return result
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-022
-def _model(backbone, weights):
-    "A model, its preprocessing, and how to build it again."
+# %% ../nbs/tools/finetuned.ipynb #finetuned-024
+def _device(device):
+    "The device, or the usual one; an error if there is no such device here."
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"There is no device {device!r} here: leave device away, or give 'cpu'."
+        ) from error
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-026
+def _architecture(backbone, weights):
+    "How to build a model again, for its card; nothing is built or fetched."
     if isinstance(backbone, torch.nn.Module):
-        return backbone, None, {"class": type(backbone).__qualname__}
-    name = None if weights is None or _local(weights) else weights
-    return *load_backbone(backbone, weights), {"backbone": backbone, "weights": name}
+        return {"class": type(backbone).__qualname__}
+    name = _known(backbone)
+    if weights is None or _local(weights):
+        return {"backbone": name, "weights": None}
+    return {"backbone": name, "weights": name if name == "letters" else _entry(name, weights).name}
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-028
+def _model(backbone, weights, load=True):
+    "A model and its preprocessing."
+    if isinstance(backbone, torch.nn.Module):
+        return backbone, None
+    if load:
+        return load_backbone(backbone, weights)
+    with torch.random.fork_rng(devices=[]):
+        return load_backbone(backbone, weights, load=False)
 
 
 def _outputs(model):
     head = model.get_submodule(named(model, "head"))
     return head.weight.shape[0]
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-024
+# %% ../nbs/tools/finetuned.ipynb #finetuned-030
 def _sets(data, valid, classes, preprocess):
     "What to train on and to validate on, the names of the classes, and the preprocessing."
     if not isinstance(data, Photos):
@@ -522,30 +581,54 @@ def _same(photos, preprocess):
         )
     return photos.preprocess
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-026
+# %% ../nbs/tools/finetuned.ipynb #finetuned-032
 def _class_names(data, valid, classes, teacher=None):
     "Names for the labels: those given, or the teacher's, or numbers."
+    lowest = 0 if teacher is None else -1
+    highest = _check_set("training set", data, lowest=lowest)
     names = getattr(teacher, "classes", None) if classes is None else classes
-    sets = [data] if valid is None else [data, valid]
-    for s in sets:
-        y, lowest = s.columns[1], 0 if teacher is None or s is valid else -1
-        if y.is_floating_point() or y.ndim != 1 or y.min() < lowest:
-            raise ValueError(
-                f"The {'validation set' if s is valid else 'training set'}'s labels are {y.dtype} "
-                f"{tuple(y.shape)}, the lowest is {y.min()}: give class numbers from 0, int64 of "
-                "shape (examples,); -1, no label, is for training with a teacher."
-            )
-    highest = max(int(s.columns[1].max()) for s in sets)
     if names is None and highest < 0:
         raise ValueError("No image has a label: name the classes, in the teacher's order.")
-    names = [str(i) for i in range(highest + 1)] if names is None else list(names)
-    if highest >= len(names):
-        raise ValueError(
-            f"A label is {highest}, but there are {len(names)} class names: name them all."
-        )
+    names = _distinct(map(str, range(highest + 1)) if names is None else names)
+    _check_set("training set", data, names, lowest)
+    if valid is not None:
+        _check_set("validation set", valid, names)
     return names
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-036
+
+def _distinct(names):
+    "The names as a list, or an error."
+    given = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [None]
+    if not all(isinstance(name, str) for name in given) or len(set(given)) < len(given):
+        raise ValueError(
+            f"The classes are {str(names)[:80]!r}: give a list of names, another one for each label."
+        )
+    return given
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-034
+def _check_set(what, data, names=None, lowest=0):
+    "The highest label; an error if this is no set, or a label is none of the classes."
+    if not isinstance(data, Columns) or len(data.columns) < 2:
+        kind = "without labels" if isinstance(data, Columns) else f"a {type(data).__name__}"
+        raise TypeError(
+            f"The {what} is {kind}: give Columns(images, labels); finetune also takes a folder."
+        )
+    y = data.columns[1]
+    if y.is_floating_point() or y.ndim != 1 or y.min() < lowest:
+        raise ValueError(
+            f"The {what}'s labels are {y.dtype} {tuple(y.shape)}, the lowest is {y.min()}: give "
+            "class numbers from 0, int64 of shape (examples,); -1, no label, is for training with "
+            "a teacher."
+        )
+    highest = int(y.max())
+    if names is not None and highest >= len(names):
+        raise ValueError(
+            f"The {what}'s highest label is {highest}, but there are {len(names)} class names: "
+            "every label needs one."
+        )
+    return highest
+
+# %% ../nbs/tools/finetuned.ipynb #finetuned-044
 def _constant(teacher, model):
     "The teacher as training cannot move it, or an error."
     own = teacher.model if isinstance(teacher, FineTuned) else _teacher(teacher, None)
@@ -558,7 +641,7 @@ def _constant(teacher, model):
     fine_tuned = isinstance(teacher, FineTuned)
     return replace(teacher, model=freeze(copy.deepcopy(own))) if fine_tuned else own
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-038
+# %% ../nbs/tools/finetuned.ipynb #finetuned-046
 def _net(teacher):
     "The module of a teacher."
     return teacher.model if isinstance(teacher, FineTuned) else teacher
@@ -570,7 +653,7 @@ def _known_as(teacher):
     known = teacher.architecture if named else {"class": type(teacher).__qualname__}
     return {**known, "fingerprint": fingerprint(_net(teacher))}
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-040
+# %% ../nbs/tools/finetuned.ipynb #finetuned-048
 def _with_answers(teacher, train, classes, preprocess, objective, amp, report):
     "The training set with the teacher's logits, and the objective that reads them; or an error."
     theirs = getattr(teacher, "preprocess", None)
@@ -590,7 +673,7 @@ def _with_answers(teacher, train, classes, preprocess, objective, amp, report):
         print(f"The teacher is asked {often} about {len(train)} images.")
     return train, objective or knowledge_distillation()
 
-# %% ../nbs/tools/finetuned.ipynb #finetuned-042
+# %% ../nbs/tools/finetuned.ipynb #finetuned-050
 def _shown(teacher, train, classes, amp):
     "The set with the teacher's answers; an error if it cannot read the images."
     _net(teacher).to(train.device)

@@ -36,7 +36,8 @@ def lessons(folder="ftlearn-lessons"):
 
     Parameters
     ----------
-    folder : where to; it is made if it does not exist
+    folder : str or Path
+        Where to; it is made if it does not exist.
 
     Returns
     -------
@@ -46,11 +47,14 @@ def lessons(folder="ftlearn-lessons"):
     Raises
     ------
     NotADirectoryError
-        If `folder` is a file.
+        If `folder`, or what it should lie in, is a file.
+    FileNotFoundError
+        If this installation has no notebooks.
     """
     folder, source = Path(folder), _shipped()
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file: name a folder for the lessons.")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(f"{place} is a file: name a folder for the lessons.")
     paths = sorted(source.glob("*.ipynb")) + sorted(source.glob("tools/*.ipynb"))
     new = [path for path in paths if _place(path, folder / path.relative_to(source))]
     kept = (

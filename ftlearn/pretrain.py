@@ -8,6 +8,7 @@ __all__ = ['SOURCES', 'UPDATES', 'RECIPE', 'letters', 'random_labels', 'fractals
 # %% ../nbs/tools/pretrain.ipynb #pretrain-002
 import copy
 import math
+import numbers
 import platform
 from pathlib import Path
 
@@ -214,7 +215,7 @@ def pretrain(source="letters", updates=UPDATES, seed=0, path="letters.safetensor
     seed : int
         Of the network's first weights and of the rendering.
     path : str or Path
-        The weights file, `.safetensors`.
+        The weights file, `.safetensors`; it and its card take the place of older ones.
 
     Returns
     -------
@@ -224,7 +225,7 @@ def pretrain(source="letters", updates=UPDATES, seed=0, path="letters.safetensor
     Raises
     ------
     ValueError
-        If there is no such source, or no such file can be written.
+        If there is no such source, no such file can be written, or there is nothing to do.
     """
     if source not in SOURCES:
         raise ValueError(f"There is no source {source!r}: choose from {', '.join(SOURCES)}.")
@@ -232,6 +233,8 @@ def pretrain(source="letters", updates=UPDATES, seed=0, path="letters.safetensor
         raise ValueError(
             f"Cannot write {path}: give the name of a .safetensors file in a folder that exists."
         )
+    if not isinstance(updates, numbers.Integral) or updates < 1:
+        raise ValueError(f"updates is {updates!r}: give a whole number of at least 1.")
     stream = Stream(*SOURCES[source](), updates, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

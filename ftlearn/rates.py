@@ -8,6 +8,7 @@ import contextlib
 import copy
 import math
 import random
+from numbers import Real
 
 import numpy as np
 import torch
@@ -214,7 +215,14 @@ def _decays(model, name, parameter):
     return last.endswith("weight") or last.startswith(("weight_ih", "weight_hh", "weight_hr"))
 
 
+def _check_kinds(**numbers):
+    for name, value in numbers.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} is {value!r}: give a number.")
+
+
 def _check_numbers(lr, layer_decay, weight_decay):
+    _check_kinds(lr=lr, layer_decay=layer_decay, weight_decay=weight_decay)
     if not 0 < lr < math.inf:
         raise ValueError(f"lr is {lr}: give a rate above 0, or freeze what should not move.")
     if not 0 < layer_decay <= 1:
@@ -272,7 +280,7 @@ def _as_found(step):
 
 # %% ../nbs/07_rates.ipynb #07-rates-087
 def lr_find(step, data, lowest=1e-6, highest=1.0, updates=100):
-    """A learning-rate range test (after Smith, 2017), which leaves everything as it was found.
+    """A learning rate finder, the range test of Smith, 2017, which leaves all as it was found.
 
     The rate grows by the same factor at every update (Gugger, 2018). Groups keep their ratios.
     What the trace suggests depends on `updates` and on the range: with half the updates, or with
@@ -302,6 +310,8 @@ def lr_find(step, data, lowest=1e-6, highest=1.0, updates=100):
     ------
     ValueError
         If the range is empty, `updates` is too small, or the loss is not finite from the start.
+    TypeError
+        If `lowest` or `highest` is no number.
     """
     _check_range(lowest, highest, updates)
     rates = [lowest * (highest / lowest) ** (i / (updates - 1)) for i in range(updates)]
@@ -336,6 +346,7 @@ def _diverged(losses):
 
 # %% ../nbs/07_rates.ipynb #07-rates-091
 def _check_range(lowest, highest, updates):
+    _check_kinds(lowest=lowest, highest=highest)
     if not 0 < lowest < highest < math.inf:
         raise ValueError(
             f"The rates go from {lowest} to {highest}: lowest must be above 0 and below highest."

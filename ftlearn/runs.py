@@ -10,6 +10,7 @@ __all__ = ['Best', 'constants', 'check_phase', 'Run', 'follow']
 
 # %% ../nbs/tools/runs.ipynb #runs-002
 import hashlib
+import inspect
 import math
 import time
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from .features import cache
 from .losses import cross_entropy
 from .rates import param_groups
 from .recipes import SCHEDULES, check_recipe, prepare
+from .store import _content
 from ftlearn.training import (
     Guard,
     History,
@@ -159,14 +161,14 @@ class Run:
     data, valid : Columns
         `valid` may be None.
     **settings
-        As `follow` takes them: objective, optimizer, amp, seed, memory, metric.
+        As `follow` takes them: objective, optimizer, amp, seed, memory, metric, classes.
     """
 
     def __init__(self, model, recipe, data, valid, **settings):
         self.model, self.recipe, self.data, self.valid = model, recipe, data, valid
         self.history, self.step, self.best = History(), None, None
         self.history.interrupted = False
-        vars(self).update(settings)  # objective, optimizer, amp, seed, memory, metric
+        vars(self).update(settings)  # objective, optimizer, amp, seed, memory, metric, classes
 
     def begin(self, number):
         """Set up a phase: what learns, on which sets, with which optimizer.
@@ -218,7 +220,7 @@ class Run:
 def _state(run):
     "What a checkpoint needs beside the step: how far the recipe is, the best weights, the history."
     return dict(
-        settings=_settings(run),
+        settings=run.settings,
         phase=run.number,
         body=dict(run.body.state_dict()) if run.cached else {},
         split=run.body is not None and not run.cached,
@@ -226,23 +228,6 @@ def _state(run):
         history=dict(rows=run.history.rows, losses=run.history.losses),
         losses=run.losses,
     )
-
-
-def _settings(run):
-    "What has to be the same when a run goes on."
-    y = run.data.columns[1].detach().cpu().contiguous()
-    return {
-        "recipe": run.recipe.to_json(),
-        "seed": run.seed,
-        "number of images": len(run.data),
-        "batch size": run.data.batch_size,
-        "number of validation images": 0 if run.valid is None else len(run.valid),
-        "labels": _hash(y).hex(),
-        "augmentation": "; ".join(getattr(run.data, "changes", ())) or None,
-        "teacher, or model behind another column": [*run.data.derived.values()] or None,
-        "optimizer": getattr(run.optimizer, "__name__", type(run.optimizer).__name__),
-        "memory limit": run.memory,
-    }
 
 
 def _load_state(run, state):
@@ -257,6 +242,46 @@ def _load_state(run, state):
 Run.state_dict, Run.load_state_dict = _state, _load_state
 
 # %% ../nbs/tools/runs.ipynb #runs-020
+def _settings(run):
+    "What has to be the same when a run goes on."
+    y = run.data.columns[1].detach().cpu().contiguous()
+    return {
+        "recipe": run.recipe.to_json(),
+        "seed": run.seed,
+        "number of images": len(run.data),
+        "batch size": run.data.batch_size,
+        "number of validation images": 0 if run.valid is None else len(run.valid),
+        "list of classes": run.classes,
+        "labels": _hash(y).hex(),
+        "set of images": _content(run.data.in_order(), [0]),
+        "set for validation": run.valid and _content(run.valid.in_order(), [0, 1]),
+        "augmentation": "; ".join(getattr(run.data, "changes", ())) or None,
+        "teacher, or model behind another column": [*run.data.derived.values()] or None,
+        "optimizer": getattr(run.optimizer, "__name__", type(run.optimizer).__name__),
+        "memory limit": run.memory,
+        **_objective(run.objective),
+    }
+
+# %% ../nbs/tools/runs.ipynb #runs-022
+def _objective(objective):
+    "The objective as a setting, if it is known what it does."
+    known = (getattr(objective, "__module__", None) or "").startswith("ftlearn.")
+    return {"objective": _described(objective)} if known else {}
+
+
+def _described(value):
+    "A function with the values that it closes over, in words."
+    if isinstance(value, torch.Tensor):
+        return str(value.tolist())
+    if inspect.isfunction(value):
+        inner = inspect.getclosurevars(value).nonlocals
+        return (
+            f"{value.__qualname__}({', '.join(f'{n}={_described(v)}' for n, v in inner.items())})"
+        )
+    plain = value is None or isinstance(value, (int, float, str))
+    return repr(value) if plain else type(value).__qualname__
+
+# %% ../nbs/tools/runs.ipynb #runs-025
 def _resume(run, path):
     "Go on where a checkpoint stopped: the number of updates done in its phase, or None."
     if path is None or not Path(path).exists():
@@ -266,7 +291,7 @@ def _resume(run, path):
     if not isinstance(hook, dict) or "settings" not in hook:
         raise ValueError(f"{path} is a checkpoint, but of no recipe: give another name.")
     for what, here in _settings(run).items():
-        if hook["settings"].get(what) != here:
+        if hook["settings"].get(what, here) != here:
             raise ValueError(
                 f"{path} belongs to a run with another {what}: repeat that run's call, or give "
                 "another name to start anew."
@@ -293,7 +318,7 @@ def _saver(run, path, seconds=600):
 
     return save
 
-# %% ../nbs/tools/runs.ipynb #runs-022
+# %% ../nbs/tools/runs.ipynb #runs-027
 def _train_phase(run, done, save, report):
     "The loop of one phase, from update number `done` on."
     data, began = run.sets[0], time.perf_counter()
@@ -316,7 +341,7 @@ def _train_phase(run, done, save, report):
         if tick.last and run.best.stale >= patience:
             return
 
-# %% ../nbs/tools/runs.ipynb #runs-024
+# %% ../nbs/tools/runs.ipynb #runs-029
 def follow(
     model,
     recipe,
@@ -330,6 +355,7 @@ def follow(
     memory=4e9,
     checkpoint=None,
     report=True,
+    classes=None,
 ):
     """Train a model as a recipe says, phase by phase.
 
@@ -362,7 +388,9 @@ def follow(
         Written after every epoch, in long ones every ten minutes. If the file is there, the run
         goes on from it, and ends in the same bits as one that was never stopped.
     report : bool
-        Print a sentence and a result for every phase.
+        Print a sentence and a result for every phase, and where a run goes on.
+    classes : list of str, optional
+        What the labels stand for; a checkpoint with others is refused.
 
     Returns
     -------
@@ -376,7 +404,7 @@ def follow(
     """
     run = Run(
         model, check_recipe(model, recipe), data, valid, objective=objective or cross_entropy(),
-        optimizer=optimizer, amp=amp, seed=seed, metric=metric, memory=memory,
+        optimizer=optimizer, amp=amp, seed=seed, metric=metric, memory=memory, classes=classes,
     )  # fmt: skip
     if valid is None and any(phase.patience for phase in run.recipe):
         raise ValueError(
@@ -386,6 +414,7 @@ def follow(
     devices = {p.device.index for p in model.parameters() if p.is_cuda}
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
+        run.settings = None if checkpoint is None else _settings(run)
         done = _resume(run, checkpoint)
         for number in range(0 if done is None else run.number, len(run.recipe)):
             try:
@@ -397,7 +426,7 @@ def follow(
     eval_mode(model)
     return run.history
 
-# %% ../nbs/tools/runs.ipynb #runs-026
+# %% ../nbs/tools/runs.ipynb #runs-031
 def _one_phase(run, number, done, checkpoint, report):
     "Begin a phase, or go on with it; train; restore the best weights; check."
     say = print if report else lambda text: None
@@ -406,6 +435,9 @@ def _one_phase(run, number, done, checkpoint, report):
             run.begin(number)
             run.score()
         say(f"{number + 1}. {run.phase}; {run.note}.")
+        if done is not None:
+            total = run.epochs * run.sets[0].steps
+            say(f"   Goes on from the checkpoint, after update {done} of {total} of this phase.")
         _train_phase(run, done or 0, _saver(run, checkpoint), report)
     except KeyboardInterrupt:
         say(f"   Stopped in phase {number + 1}.")
@@ -416,4 +448,5 @@ def _one_phase(run, number, done, checkpoint, report):
     check_phase(run.step, run.model, run.still)
     rows = [row for row in run.history.rows if row["phase"] == number + 1]
     score = "" if run.valid is None else f", best validation score {run.best.score:.3f}"
-    say(f"   {len(rows)} epochs, {rows[-1]['seconds']:.0f} s, loss {rows[-1]['loss']:.3f}{score}")
+    count = f"{len(rows)} epoch{'s' * (len(rows) > 1)}"
+    say(f"   {count}, {rows[-1]['seconds']:.0f} s, loss {rows[-1]['loss']:.3f}{score}")

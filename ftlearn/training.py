@@ -7,6 +7,7 @@ __all__ = ['check_parameters', 'check_order', 'check_gradients', 'Step', 'is_fro
 
 # %% ../nbs/04_training.ipynb #04-training-069
 import contextlib
+import inspect
 import math
 import time
 from numbers import Real
@@ -109,6 +110,27 @@ def check_gradients(step):
             )
 
 # %% ../nbs/04_training.ipynb #04-training-078
+def _check_function(what, given, use):
+    "Refuse a text, a class, a loss of torch's, and a maker of functions without its parentheses."
+    right = callable(given) and not isinstance(given, type)
+    if right := right and not str(getattr(given, "__module__", None)).startswith("torch.nn"):
+        with contextlib.suppress(ValueError):  # a function written in C does not say
+            first = next(iter(inspect.signature(given).parameters.values()), None)
+            right = first is not None and first.default is first.empty
+    if not right:
+        name = getattr(given, "__name__", str(given))[:60]
+        raise TypeError(f"{what} is {name!r}, not {use}, with its parentheses.")
+
+# %% ../nbs/04_training.ipynb #04-training-080
+def _check_optimizer(optimizer):
+    "Refuse what is no optimizer, or only the class of one."
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(
+            f"optimizer is {str(optimizer)[:60]!r}, not one that was built: give for example "
+            "torch.optim.SGD(model.parameters(), lr=0.1)."
+        )
+
+# %% ../nbs/04_training.ipynb #04-training-082
 class Step:
     """One update of a model, as a value: call it with a batch.
 
@@ -131,15 +153,22 @@ class Step:
     ValueError
         If nothing is trainable, if the optimizer does not hold exactly what is trainable, or, at
         the first update and before any weight moves, if a trainable parameter got no gradient.
+    TypeError
+        If the objective cannot be called as above, or the optimizer is none that was built.
     """
 
     def __init__(self, model, objective, optimizer, amp=None, after=()):
+        _check_optimizer(optimizer)
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.amp, self.after = amp or contextlib.nullcontext(), tuple(after)
         learned = [objective] if isinstance(objective, torch.nn.Module) else []
         self.modules = torch.nn.ModuleList([model, *learned])
         self.checked = False
         check_parameters(self)
+        use = (
+            "called as objective(model, *batch) for (loss, pred): give one such as cross_entropy()"
+        )
+        _check_function("objective", objective, use)
 
     def __call__(self, *batch):
         """Update once. Returns `(loss, pred)`: detached, on the device, and never waited for."""
@@ -161,7 +190,7 @@ class Step:
         for hook in self.after:
             hook()
 
-# %% ../nbs/04_training.ipynb #04-training-088
+# %% ../nbs/04_training.ipynb #04-training-094
 def is_frozen(module):
     """Whether a module and everything in it is marked constant, as `freeze` (lesson 05) does.
 
@@ -209,7 +238,7 @@ def eval_mode(module):
     """
     return module.eval()
 
-# %% ../nbs/04_training.ipynb #04-training-092
+# %% ../nbs/04_training.ipynb #04-training-098
 @contextlib.contextmanager
 def inference(*modules):
     """Evaluation mode without gradients; modes and random state come back as they were found.
@@ -235,7 +264,7 @@ def inference(*modules):
         for part, training in before:
             part.training = training
 
-# %% ../nbs/04_training.ipynb #04-training-096
+# %% ../nbs/04_training.ipynb #04-training-102
 def bf16(device=None):
     """Mixed precision in bfloat16: one context for `Step`, `evaluate`, `predict` and `cache`.
 
@@ -252,14 +281,14 @@ def bf16(device=None):
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
-# %% ../nbs/04_training.ipynb #04-training-100
+# %% ../nbs/04_training.ipynb #04-training-106
 def _rates(group):
     "What a schedule may scale: the learning rate, and the momentum (Adam's first beta) if any."
     momentum = group["betas"][0] if "betas" in group else group.get("momentum")
     both = {"lr": group["lr"], "momentum": momentum}
     return {name: float(rate) for name, rate in both.items() if rate is not None}
 
-# %% ../nbs/04_training.ipynb #04-training-102
+# %% ../nbs/04_training.ipynb #04-training-108
 def _put_aside(group):
     "Keep a group's own rates in the group."
     own = _rates(group)
@@ -270,7 +299,7 @@ def _put_aside(group):
             )
     group["own rates"] = own
 
-# %% ../nbs/04_training.ipynb #04-training-104
+# %% ../nbs/04_training.ipynb #04-training-110
 def _restore(group):
     "Give a group its own rates back."
     for name, rate in group.pop("own rates", {}).items():
@@ -288,7 +317,7 @@ def _set(group, name, value):
     else:
         group[name] = value
 
-# %% ../nbs/04_training.ipynb #04-training-106
+# %% ../nbs/04_training.ipynb #04-training-112
 def _check_factor(own, name, factor, progress):
     "Refuse a factor that no update should see."
     if name not in own:
@@ -304,7 +333,7 @@ def _check_factor(own, name, factor, progress):
             "/ updates of the run: return a finite number of at least 0."
         )
 
-# %% ../nbs/04_training.ipynb #04-training-108
+# %% ../nbs/04_training.ipynb #04-training-114
 def set_rates(optimizer, schedule, progress):
     """Set each group's rates to its own, times the schedule's factors at `progress`.
 
@@ -334,7 +363,7 @@ def set_rates(optimizer, schedule, progress):
             for name, rate in own.items():
                 _set(group, name, rate * float(factors.get(name, 1.0)))
 
-# %% ../nbs/04_training.ipynb #04-training-112
+# %% ../nbs/04_training.ipynb #04-training-118
 class Tick(NamedTuple):
     """What `train` yields after every update.
 
@@ -358,7 +387,7 @@ class Tick(NamedTuple):
     pred: torch.Tensor
     batch: tuple[Any, ...]
 
-# %% ../nbs/04_training.ipynb #04-training-114
+# %% ../nbs/04_training.ipynb #04-training-120
 def _normalises_batches(step):
     "The name of a batch normalisation that is live, or None."
     kinds = torch.nn.modules.batchnorm._BatchNorm
@@ -366,12 +395,19 @@ def _normalises_batches(step):
         if isinstance(part, kinds) and not is_frozen(part):
             return name.split(".", 1)[1]
 
-# %% ../nbs/04_training.ipynb #04-training-115
-def _check_run(step, data, epochs, start):
+# %% ../nbs/04_training.ipynb #04-training-121
+def _check_set(data, name="data"):
     if not hasattr(data, "batches"):
         raise TypeError(
-            f"data is a {type(data).__name__}: wrap the tensors, Columns(images, labels)."
+            f"{name} is a {type(data).__name__}: wrap the tensors, Columns(images, labels)."
         )
+
+
+def _check_run(step, data, epochs, start, schedule=None):
+    _check_set(data)
+    if schedule is not None:
+        use = "a function of progress, 0 to 1: give None, or one such as cosine() of lesson 08"
+        _check_function("schedule", schedule, use)
     if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"epochs is {epochs!r}: give a whole number of at least 1.")
     if not 0 <= start <= epochs * data.steps:
@@ -389,7 +425,7 @@ def _check_run(step, data, epochs, start):
     check_parameters(step)
     check_order(step.optimizer)
 
-# %% ../nbs/04_training.ipynb #04-training-117
+# %% ../nbs/04_training.ipynb #04-training-123
 def train(step, data, epochs=1, schedule=None, start=0):
     """Train, one update per iteration: the loop's body is yours.
 
@@ -415,12 +451,12 @@ def train(step, data, epochs=1, schedule=None, start=0):
     Raises
     ------
     TypeError, ValueError
-        At the call, if data, epochs, start or the optimizer's parameters do not fit.
+        At the call, if data, epochs, start, schedule or the optimizer's parameters do not fit.
     """
-    _check_run(step, data, epochs, start)
+    _check_run(step, data, epochs, start, schedule)
     return _train(step, data, epochs, schedule, start)
 
-# %% ../nbs/04_training.ipynb #04-training-119
+# %% ../nbs/04_training.ipynb #04-training-125
 def _train(step, data, epochs, schedule, start):
     per_epoch, i = data.steps, start
     try:
@@ -436,7 +472,7 @@ def _train(step, data, epochs, schedule, start):
             if group.get("schedule") or schedule:
                 _restore(group)
 
-# %% ../nbs/04_training.ipynb #04-training-131
+# %% ../nbs/04_training.ipynb #04-training-137
 def accuracy(pred, x, y, *_):
     """Per example, 1.0 where the largest logit is the label's (for dense labels, the share).
 
@@ -457,20 +493,22 @@ def accuracy(pred, x, y, *_):
     Raises
     ------
     ValueError
-        If the labels are probabilities.
+        If the labels are probabilities, or do not have the shape of the logits without classes.
     """
     if y.is_floating_point():
         raise ValueError(
             "accuracy needs class indices, but the labels are probabilities: measure "
             "it on unmixed examples, or pass another metric."
         )
-    return (
-        (pred.argmax(1) == y).float().flatten(1).mean(1)
-        if y.ndim > 1
-        else (pred.argmax(1) == y).float()
-    )
+    if pred.ndim < 2 or y.shape != pred.shape[:1] + pred.shape[2:]:
+        raise ValueError(
+            f"The labels have shape {tuple(y.shape)}, the predictions {tuple(pred.shape)}: "
+            "accuracy needs logits, (examples, classes), and one class index per example."
+        )
+    right = (pred.argmax(1) == y).float()
+    return right.flatten(1).mean(1) if y.ndim > 1 else right
 
-# %% ../nbs/04_training.ipynb #04-training-135
+# %% ../nbs/04_training.ipynb #04-training-141
 def predict(model, data, amp=None):
     """The model's outputs for column 0, in stored order.
 
@@ -486,11 +524,17 @@ def predict(model, data, amp=None):
     -------
     outputs : Tensor
         One row per example, (examples, ...).
+
+    Raises
+    ------
+    TypeError
+        If the data are no set.
     """
+    _check_set(data)
     with inference(model), amp or contextlib.nullcontext():
         return torch.cat([model(batch[0]) for batch in data.in_order().batches()])
 
-# %% ../nbs/04_training.ipynb #04-training-138
+# %% ../nbs/04_training.ipynb #04-training-144
 def evaluate(model, data, metric=accuracy, predict=None, amp=None):
     """Score a model, and leave model, modes, random state and data as they were found.
 
@@ -513,8 +557,12 @@ def evaluate(model, data, metric=accuracy, predict=None, amp=None):
     Raises
     ------
     ValueError
-        If the metric does not give one number per example.
+        If the metric does not give one number per example, or if accuracy is asked for and the
+        largest label is no class of the model.
+    TypeError
+        If the data are no set.
     """
+    _check_set(data)
     total, stateful = 0.0, hasattr(metric, "compute")
     if stateful:
         metric.reset()
@@ -525,12 +573,14 @@ def evaluate(model, data, metric=accuracy, predict=None, amp=None):
                 metric.update(pred, batch[1])
             else:
                 total = total + _per_example(metric(pred, *batch), batch).double().sum()
+    if metric is accuracy:
+        _check_labels(data.columns[1], pred.shape[1])
     score = float(metric.compute() if stateful else total / len(data))
     if hasattr(data, "announce"):
         data.announce(score)
     return score
 
-# %% ../nbs/04_training.ipynb #04-training-139
+# %% ../nbs/04_training.ipynb #04-training-145
 def _per_example(values, batch):
     if values.shape != batch[0].shape[:1]:
         raise ValueError(
@@ -539,7 +589,16 @@ def _per_example(values, batch):
         )
     return values
 
-# %% ../nbs/04_training.ipynb #04-training-145
+
+def _check_labels(y, classes):
+    "Refuse labels that no output stands for, or that are all unknown: the score would say nothing."
+    if not 0 <= y.max() < classes:
+        raise ValueError(
+            f"The labels run from {y.min()} to {y.max()}, but the model has {classes} outputs: "
+            f"accuracy needs labels in 0..{classes - 1}."
+        )
+
+# %% ../nbs/04_training.ipynb #04-training-153
 class History:
     """What `fit` saw: `rows`, a dict per epoch, and `losses`, a float per update.
 
@@ -568,7 +627,7 @@ class History:
         score = "      -" if row["score"] is None else f"{row['score']:7.3f}"
         return f"{row['epoch']:5d} {row['loss']:7.4f} {score} {row['seconds']:8.1f}"
 
-# %% ../nbs/04_training.ipynb #04-training-149
+# %% ../nbs/04_training.ipynb #04-training-157
 class Guard:
     """Keeps a copy of what training may change, and puts it back when the numbers break.
 
@@ -633,7 +692,7 @@ class Guard:
                 return f"column {i} of its batch holds NaN or infinity, so clean the data"
         return "its batch is clean, so lower the learning rate, or warm up"
 
-# %% ../nbs/04_training.ipynb #04-training-151
+# %% ../nbs/04_training.ipynb #04-training-159
 def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=0, report=True):
     """Train for whole epochs, score after each, and stop at the first loss that is not finite.
 
@@ -658,8 +717,14 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
     FloatingPointError
         Names the first update whose loss was not finite. The weights are those of the last good
         epoch, and the optimizer starts afresh.
+    TypeError, ValueError
+        As `train` and `evaluate` do, or if `start` is the end of the run.
     """
     ticks = train(step, data, epochs, schedule, start)  # refuses what does not fit
+    if valid is not None:
+        _check_set(valid, "valid")
+    if start == epochs * data.steps:
+        raise ValueError(f"All {start} updates of this run are done: give more epochs to go on.")
     history, guard, began = History(), Guard(step, data), time.perf_counter()
     losses, sizes = torch.zeros(data.steps, device=data.device), []
     places = losses.unbind()
@@ -677,7 +742,7 @@ def fit(step, data, valid=None, epochs=1, schedule=None, metric=accuracy, start=
                     line(f"epoch, loss, score, seconds: {history._line(history.rows[-1])}")
     return history
 
-# %% ../nbs/04_training.ipynb #04-training-160
+# %% ../nbs/04_training.ipynb #04-training-168
 class accumulate(Step):
     """The same update from slices of the batch, for batches that do not fit in memory.
 

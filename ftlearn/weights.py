@@ -10,8 +10,9 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, EEXIST, EISDIR, ENOSPC, ENOTDIR
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
@@ -46,9 +47,13 @@ def writing(path):
         raise FileNotFoundError(f"There is no folder {path.parent}: make it first.")
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
+        beside.touch()
+        rights = stat.S_IMODE(beside.stat().st_mode)  # what the umask allows, whoever writes it
+        beside.unlink()
         yield beside
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
+        beside.chmod(rights)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -366,8 +371,14 @@ def _attempt(url, partial, timeout, progress):
         raise WeightsError(f"{url} leads on to an address that is none: check it.") from error
     except (TimeoutError, ConnectionError, HTTPException) as error:
         return _halted(url, [error], timeout)
+    except FileNotFoundError:
+        return _taken(partial)
     except OSError as error:
         raise WeightsError(_unwritable(partial.parent, error)) from error
+
+
+def _taken(partial):
+    return f"Another process has taken {partial}: call again."
 
 
 def _unwritable(folder, error):
@@ -390,7 +401,7 @@ def _place(url, sha256, folder):
             f"{str(url)[:200]!r} is no address of a file on the web: it should look like "
             "https://host/file, without spaces and in plain ASCII (é is %C3%A9)."
         )
-    if not re.fullmatch("[0-9a-fA-F]{8,64}", str(sha256)):
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-fA-F]{8,64}", sha256):
         raise WeightsError(f"sha256 is {sha256!r}: give at least its first 8 hexadecimal digits.")
     if folder is None:
         import torch
@@ -425,7 +436,8 @@ def download(url, sha256, folder=None, progress=True, timeout=30.0, pause=1.0):
     folder : str or Path, optional
         By default torch's cache, ``checkpoints`` in ``torch.hub.get_dir()``: TORCH_HOME moves it.
     progress : bool
-        Show a bar in a terminal, and elsewhere a line every ten seconds.
+        Show a bar in a terminal, in a notebook one line that is rewritten, and elsewhere, as in
+        a log, a line every ten seconds.
     timeout : float
         Seconds of silence after which a server counts as stalled.
     pause : float
@@ -448,11 +460,15 @@ def download(url, sha256, folder=None, progress=True, timeout=30.0, pause=1.0):
         if path.exists():
             return _known(path, expected)
         time.sleep(pause if attempt else 0)
-        resumed = partial.exists() and partial.stat().st_size > 0
+        resumed = False
+        with suppress(FileNotFoundError):
+            resumed = partial.stat().st_size > 0
         said = _attempt(url, partial, timeout, progress)
         said = said or _finish(url, partial, path, expected, resumed)
         if not said:
             return path
+    if path.exists():  # another process has it
+        return _known(path, expected)
     raise WeightsError(said)
 
 # %% ../nbs/tools/weights.ipynb #weights-040
@@ -478,9 +494,11 @@ def _finish(url, partial, path, expected, resumed):
         if found.startswith(expected):
             partial.replace(path)
             return None
+        if path.exists():  # what was complete got its name, and this is the next one's beginning
+            return _taken(partial)
         partial.unlink()
     except FileNotFoundError:
-        return f"Another process has taken {partial}: call again."
+        return _taken(partial)
     said = f"The file at {url} has SHA-256 {found}, not {expected}: it was removed."
     if resumed:
         return said

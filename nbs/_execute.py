@@ -2,11 +2,10 @@
 
 usage: python nbs/_execute.py NOTEBOOK...
 
-Cells marked `#| eval: false` are left alone. A notebook whose cell fails is not written.
+A notebook whose cell fails is not written.
 Live widgets die with their kernel, so of an output that has both forms the HTML one is kept.
 """
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -14,19 +13,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-UNEVALUATED = re.compile(r"^#\s*\|\s*eval:\s*false\s*$", re.M)
 WIDGET = "application/vnd.jupyter.widget-view+json"
-
-
-class Client(NotebookClient):
-    """Runs every cell but those that say they are not to be run."""
-
-    async def async_execute_cell(self, cell, *args, **kwargs):
-        """Skip or run one cell."""
-        if cell.cell_type == "code" and UNEVALUATED.search(cell.source):
-            cell.outputs = []
-            return cell
-        return await super().async_execute_cell(cell, *args, **kwargs)
 
 
 def keep_html(notebook):
@@ -47,7 +34,7 @@ def execute(path):
     quiet = ["--Application.log_level=40"]
     options = {"timeout": 300, "kernel_name": "python3", "extra_arguments": quiet}
     options["coalesce_streams"] = True  # a line that is rewritten is one output
-    Client(notebook, resources=folder, **options).execute()
+    NotebookClient(notebook, resources=folder, **options).execute()
     keep_html(notebook)
     nbformat.write(notebook, path)
     print(f"{path}: {time.perf_counter() - started:.1f} s, {path.stat().st_size / 1e3:.0f} kB")

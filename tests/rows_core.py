@@ -5,6 +5,7 @@ import math
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional as F
 
 from ftlearn import (
     Columns,
@@ -29,7 +30,10 @@ from ftlearn import (
     tap,
     train,
 )
+from ftlearn.features import nearest_class_mean, pseudo_labels
 from ftlearn.labels import draw
+from ftlearn.schedules import cosine
+from ftlearn.training import predict
 from ftlearn.weights import load_into, load_weights, save_weights
 
 X, Y = torch.randn(8, 4), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
@@ -113,6 +117,19 @@ def changed(folder, edit):
     load_weights(path)
 
 
+def one_bit(folder):
+    """Save a run, change the last bit of the file, load it."""
+    path = folder / "run.safetensors"
+    save_checkpoint(path, step(), 1)
+    path.write_bytes(flip(path.read_bytes()))
+    load_checkpoint(path, step())
+
+
+def adamw():
+    model = net()
+    return Step(model, cross_entropy(), torch.optim.AdamW(model.parameters()))
+
+
 def flip(data):
     return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
 
@@ -149,9 +166,24 @@ ROWS = [
     ("nothing to train", ValueError, "Nothing is trainable", lambda d: Step(freeze(m := net()), cross_entropy(), sgd(m))),
     ("a trainable layer outside the optimizer", ValueError, "'0.weight' is trainable but not in", lambda d: half_frozen(False)),
     ("a frozen layer in the optimizer", ValueError, "'0.weight' is frozen but in", lambda d: half_frozen(True)),
+    ("a loss of torch's as objective", TypeError, r"'CrossEntropyLoss\(\)', not called as", lambda d: step(objective=nn.CrossEntropyLoss())),
+    ("the class of a loss", TypeError, "'CrossEntropyLoss', not called", lambda d: step(objective=nn.CrossEntropyLoss)),
+    ("a function of torch's as objective", TypeError, "'mse_loss', not called", lambda d: step(objective=F.mse_loss)),
+    ("an objective without its parentheses", TypeError, "'cross_entropy', not called", lambda d: step(objective=cross_entropy)),
+    ("the name of an objective", TypeError, "'mse', not called", lambda d: step(objective="mse")),
+    ("the class of an optimizer", TypeError, "torch.optim.sgd.SGD.*not one that was built", lambda d: Step(net(), cross_entropy(), torch.optim.SGD)),
+    ("the name of an optimizer", TypeError, "optimizer is 'sgd', not one", lambda d: Step(net(), cross_entropy(), "sgd")),
     ("an optimizer of another model", ValueError, "4 parameters that are not in this model", lambda d: other_model()),
     ("a layer that takes no part", ValueError, "'idle.weight' is trainable but took no part", lambda d: idle_layer()),
     ("a bare tensor as data", TypeError, "data is a Tensor", lambda d: fit(step(), X)),
+    ("a tuple to validate on", TypeError, "valid is a tuple", lambda d: fit(step(), SET, (X, Y))),
+    ("a tuple to score", TypeError, "data is a tuple", lambda d: evaluate(net(), (X, Y))),
+    ("an array to predict", TypeError, "data is a ndarray", lambda d: predict(net(), X.numpy())),
+    ("a number as schedule", TypeError, "schedule is '0.1', not a function", lambda d: fit(step(), SET, schedule=0.1)),
+    ("the name of a schedule", TypeError, "schedule is 'linear', not", lambda d: train(step(), SET, schedule="linear")),
+    ("a scheduler of torch's", TypeError, "StepLR object", lambda d: fit(s := step(), SET, schedule=torch.optim.lr_scheduler.StepLR(s.optimizer, 3))),
+    ("a schedule without its parentheses", TypeError, "schedule is 'cosine', not", lambda d: fit(step(), SET, schedule=cosine)),
+    ("a run that is done", ValueError, "All 4 updates of this run are done", lambda d: fit(step(), SET, epochs=2, start=4)),
     ("no epochs", ValueError, "epochs is 0", lambda d: fit(step(), SET, epochs=0)),
     ("a start past the end", ValueError, "start is 9, but 2 epochs of 2 updates end at 4", lambda d: train(step(), SET, epochs=2, start=9)),
     ("a batch of one under batch normalisation", ValueError, "'1' cannot normalise over a batch of one", lambda d: fit(step(norm_net()), Columns(X[:5], Y[:5], batch_size=4))),
@@ -164,11 +196,22 @@ ROWS = [
     ("a schedule that returns nothing", ValueError, "'lr' is a NoneType at progress 0", lambda d: fit(step(), SET, schedule=lambda p: None)),
     ("momentum where there is none", ValueError, "factor for 'momentum', which this optimizer", lambda d: fit(Step(m := net(), cross_entropy(), torch.optim.Adagrad(m.parameters())), SET, schedule=lambda p: {"momentum": 1})),
     ("accuracy on soft labels", ValueError, "labels are probabilities", lambda d: evaluate(net(), Columns(X, torch.full((8, 3), 1 / 3)), accuracy)),
+    ("accuracy on labels with a column too many", ValueError, r"labels have shape \(8, 1\), the predictions \(8, 3\)", lambda d: evaluate(net(), Columns(X, Y[:, None]))),
+    ("accuracy of one number per example", ValueError, r"the predictions \(8,\)", lambda d: evaluate(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), Columns(X, Y))),
+    ("accuracy on labels beyond the outputs", ValueError, "run from 0 to 3, but the model has 3 outputs: accuracy", lambda d: evaluate(net(), Columns(X, Y + (Y == 2)))),
+    ("accuracy where no label is known", ValueError, "run from -100 to -100", lambda d: fit(step(), SET, Columns(X, Y * 0 - 100))),
     ("a metric that averages", ValueError, r"returned shape \(\) for 8", lambda d: evaluate(net(), Columns(X, Y), lambda p, x, y: p.mean())),
     # features
     ("an unfrozen module in the cache", ValueError, "cache needs a frozen module", lambda d: cache(net(), SET)),
     ("a column that is not there", ValueError, "no column 2", lambda d: cache(freeze(net()), SET, column=2)),
     ("a probe for a class without examples", ValueError, "Class 1 has no example", lambda d: linear_probe(Columns(X, Y * 2))),
+    ("a probe on unknown labels", ValueError, "the least -1: a head is fitted by class numbers", lambda d: linear_probe(Columns(X, Y - 1))),
+    ("neighbours of unknown labels", ValueError, "the least -2: a head is", lambda d: knn(Columns(X, Y - 2))),
+    ("means of float labels", ValueError, "are torch.float32 of shape", lambda d: nearest_class_mean(Columns(X, Y.float()))),
+    ("a probe on labels with a column too many", ValueError, r"shape \(8, 1\), the least", lambda d: linear_probe(Columns(X, Y[:, None]))),
+    ("a probe without labels", ValueError, "The set has one column", lambda d: linear_probe(Columns(X))),
+    ("a probe on images", ValueError, r"uint8 of shape \(8, 1, 2, 2\), no features: cache", lambda d: linear_probe(Columns(X.view(8, 1, 2, 2).byte(), Y))),
+    ("guesses from images", ValueError, r"uint8 of shape \(7, 1, 2, 2\), no features", lambda d: pseudo_labels(Columns(X.view(8, 1, 2, 2).byte(), Y), torch.arange(7))),
     ("more neighbours than examples", ValueError, "k is 9, but there are 8", lambda d: knn(SET, k=9)),
     # models
     ("an unknown stage", ValueError, "'layer9'.*layer3", lambda d: split(glyphnet(), "layer9")),
@@ -186,6 +229,10 @@ ROWS = [
     ("a checkpoint of another model", ValueError, r"'0.weight'.*\(5, 4\).*\(6, 4\)|'0.weight'.*\(6, 4\).*\(5, 4\)", lambda d: another_run(d, lambda: step(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))))),
     ("a checkpoint of another phase", ValueError, "was trainable, but it is frozen now", lambda d: another_run(d, frozen_start)),
     ("a checkpoint of another optimizer", ValueError, r"groups of \[4\] parameters", lambda d: another_run(d, in_two_groups)),
+    ("a checkpoint of another kind of optimizer", ValueError, "with the optimizer SGD, this step has AdamW", lambda d: another_run(d, adamw)),
+    ("a bit that changed in a checkpoint", ValueError, "its SHA-256 is another", one_bit),
+    ("a checkpoint of less than no updates", ValueError, "done is -3: give", lambda d: save_checkpoint(d / "x", step(), -3)),
+    ("a checkpoint of a text of updates", ValueError, "done is '3': give", lambda d: save_checkpoint(d / "x", step(), "3")),
     ("a checkpoint of other hooks", ValueError, "with 0 after-hooks, this step has 1", lambda d: another_run(d, hooked)),
     ("no weights", FileNotFoundError, "none.safetensors", lambda d: load_weights(d / "none.safetensors")),
     ("a weights file cut short", ValueError, "net.safetensors", lambda d: changed(d, lambda b: b[:-40])),

@@ -90,6 +90,8 @@ ROWS = [
     # rates
     ("groups of nothing", ValueError, "rainable", lambda d: param_groups(freeze(net()), 0.1)),
     ("groups without a rate", ValueError, "lr is 0", lambda d: param_groups(net(), 0)),
+    ("a rate in words", TypeError, "lr is '1e-3': give a number", lambda d: param_groups(net(), "1e-3")),
+    ("a range in words", TypeError, "lowest is '1e-5': give a number", lambda d: lr_find(step(), SET, lowest="1e-5")),
     ("rates in the wrong order", ValueError, "lowest", lambda d: lr_find(step(), SET, lowest=1, highest=0.1)),
     # the whole way
     ("a folder that is not there", FileNotFoundError, "There is no folder .*photos: give", lambda d: finetune(d / "photos")),

@@ -218,3 +218,69 @@ def test_plain_weights_are_not_taken_for_a_checkpoint(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="is no checkpoint"):
         load_checkpoint(tmp_path / "w.safetensors", build("vgg"))
+
+
+def small(optimizer=torch.optim.AdamW):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    step = Step(model, cross_entropy(), optimizer(model.parameters(), lr=0.1))
+    step(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
+    return step
+
+
+def test_every_single_bit_counts(tmp_path):
+    path, step = tmp_path / "a.safetensors", small()
+    save_checkpoint(path, step, 3)
+    data, before = path.read_bytes(), fingerprint(step.modules)
+    for i in range(0, len(data), 3):
+        path.write_bytes(data[:i] + bytes([data[i] ^ 1 << i % 8]) + data[i + 1 :])
+        with pytest.raises(ValueError, match="a.safetensors") as caught:
+            load_checkpoint(path, step)
+        assert str(caught.value).endswith(".")
+    assert fingerprint(step.modules) == before
+    path.write_bytes(data)
+    assert load_checkpoint(path, step) == 3
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop])
+def test_another_optimizer_is_refused_before_anything_changes(kind, tmp_path):
+    save_checkpoint(tmp_path / "a.safetensors", small(), 3)
+    step = small(kind)
+    step.model[0].weight.data.fill_(1)
+    before, state = fingerprint(step.modules), copy.deepcopy(step.optimizer.state_dict())
+    with pytest.raises(ValueError, match=f"optimizer AdamW, this step has {kind.__name__}"):
+        load_checkpoint(tmp_path / "a.safetensors", step)
+    assert fingerprint(step.modules) == before
+    torch.testing.assert_close(step.optimizer.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("done", [-1, "3", 2.0, None, True])
+def test_only_a_number_of_updates_is_saved(done, tmp_path):
+    with pytest.raises(ValueError, match="give the number of updates done"):
+        save_checkpoint(tmp_path / "a.safetensors", small(), done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_of_every_kind_come_back(tmp_path):
+    class Odd:
+        def __init__(self):
+            self.kept = {
+                "half": torch.randn(3, 2).bfloat16().T, "none": torch.zeros(0, 3), "one": torch.tensor(2),
+                "yes": torch.tensor([True, False]), "numbers": [1.5, (2, None), float("inf"), "ä"],
+            }  # fmt: skip
+
+        def __call__(self):
+            pass
+
+        def state_dict(self):
+            return self.kept
+
+        def load_state_dict(self, state):
+            self.loaded = state
+
+    step = small()
+    step.after = (odd := Odd(),)
+    save_checkpoint(tmp_path / "a.safetensors", step, 1)
+    load_checkpoint(tmp_path / "a.safetensors", step)
+    assert odd.loaded.keys() == odd.kept.keys() and odd.loaded["numbers"] == odd.kept["numbers"]
+    assert all(torch.equal(odd.loaded[k], odd.kept[k]) for k in ("half", "none", "one", "yes"))

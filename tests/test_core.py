@@ -1,6 +1,7 @@
 """The core against plain loops: exactness, counts, and what must be left as it was found."""
 
 import copy
+import functools
 import inspect
 import math
 import sys
@@ -15,6 +16,7 @@ from ftlearn.features import cache
 from ftlearn.freezing import fingerprint, freeze, unfreeze
 from ftlearn.losses import binary_cross_entropy, cross_entropy, mse
 from ftlearn.models import split
+from ftlearn.pretrain import one_cycle
 from ftlearn.training import (
     History,
     Step,
@@ -582,6 +584,58 @@ def test_accuracy_counts_dense_labels_per_example_and_refuses_soft_ones():
     assert accuracy(z, None, y).tolist() == [0.75, 0.0]
     with pytest.raises(ValueError, match="probabilities"):
         accuracy(torch.zeros(2, 3), None, torch.full((2, 3), 1 / 3))
+    for labels in (y[:, 0], y[..., None], y[:1]):
+        with pytest.raises(ValueError, match="The labels have shape"):
+            accuracy(z, None, labels)
+
+
+def test_labels_that_are_partly_unknown_are_scored_and_others_refused():
+    model, data = nn.Linear(8, 3), linear_set()
+    x, y = data.columns
+    right = (predict(model, data).argmax(1) == y).double()
+    some = torch.arange(64) % 2 == 0
+    for unknown in (-100, -1):
+        score = evaluate(model, Columns(x, torch.where(some, unknown, y)))
+        assert score == right[~some].sum() / 64
+    plain = lambda pred, x, y: (pred.argmax(1) == y).float()  # noqa: E731
+    for labels in (y + 1, y * 0 - 1):
+        with pytest.raises(ValueError, match=r"labels in 0\.\.2"):
+            evaluate(model, Columns(x, labels))
+        assert evaluate(model, Columns(x, labels), plain) >= 0  # only accuracy knows classes
+    assert evaluate(model, Columns(x, y.int())) == evaluate(model, Columns(x, y))
+
+
+def test_objectives_and_schedules_of_every_make_are_taken():
+    class Called:
+        def __call__(self, model, x, y):
+            return cross_entropy()(model, x, y)
+
+    class Learned(nn.Module):
+        def forward(self, model, x, y):
+            return cross_entropy()(model, x, y)
+
+    plain = lambda model, *batch: cross_entropy()(model, *batch)  # noqa: E731
+    extra = functools.partial(lambda word, model, x, y: plain(model, x, y), "word")
+    losses = []
+    for objective in (cross_entropy(), Called(), Learned(), plain, extra, lambda *all: plain(*all)):
+        torch.manual_seed(0)
+        model = nn.Linear(8, 3)
+        step = Step(model, objective, sgd(model))
+        losses.append(fit(step, linear_set(), schedule=functools.partial(max, 0.5)).losses)
+    assert losses == losses[:1] * 6
+    fit(step, linear_set(), schedule=math.cos)
+    fit(step, linear_set(), schedule=functools.partial(one_cycle, warmup=0.5))
+
+
+def test_a_wrong_validation_set_or_a_run_that_is_done_costs_no_update():
+    model = nn.Linear(8, 3)
+    before, step = fingerprint(model), Step(model, cross_entropy(), sgd(model))
+    with pytest.raises(TypeError, match="valid is a tuple"):
+        fit(step, linear_set(), linear_set().columns)
+    with pytest.raises(ValueError, match="All 8 updates of this run are done"):
+        fit(step, linear_set(), epochs=2, start=8)
+    assert list(train(step, linear_set(), epochs=2, start=8)) == []  # a phase that is complete
+    assert fingerprint(model) == before
 
 
 def test_starting_later_continues_the_same_run():

@@ -6,10 +6,12 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+
 import ftlearn
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+sys.path.append(str(ROOT / "docs" / "_ext"))
 
 import papers  # noqa: E402
 
@@ -32,25 +34,47 @@ def test_papers_are_in_the_order_of_their_years_and_name_what_they_are_behind():
         assert "{py:obj}`~ftlearn." in paper or "by hand in [lesson" in paper, paper
 
 
-def docstrings():
-    """All of the package, each on one line."""
+def docstrings(node, name):
+    """(name, docstring on one line) of a module, a class or a function, and of all within."""
+    yield name, " ".join((ast.get_docstring(node) or "").split())
+    for one in node.body:
+        if isinstance(one, ast.FunctionDef | ast.ClassDef):
+            yield from docstrings(one, f"{name}.{one.name}")
+
+
+def citations():
+    """(name, surname, year) of every paper that a docstring of the package names."""
     for path in sorted((ROOT / "ftlearn").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
-                yield " ".join((ast.get_docstring(node) or "").split())
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        for name, said in docstrings(module, f"ftlearn.{path.stem}"):
+            yield from ((name, *pair) for pair in papers.CITED.findall(said))
 
 
-def test_the_papers_of_the_docstrings_are_listed():
-    cited = {pair for said in docstrings() for pair in papers.CITED.findall(said)}
-    assert len(cited) > 30
-    for surname, year in cited:
-        assert papers.place(surname, year), f"cite.md has no {surname}, {year}"
+def test_every_citation_of_the_docstrings_leads_to_one_entry():
+    found = {(name, *pair): papers.place(*pair, name) for name, *pair in citations()}
+    assert len(found) > 30
+    assert not [cited for cited, place in found.items() if place is None], "none, or several"
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("distill.mutual_learning", "mutual"),
+        ("augment.mixup", "mixup"),
+        ("augment.mixup.f", "mixup"),
+    ],
+)
+def test_of_two_papers_of_one_name_and_year_the_one_that_names_the_function(name, title):
+    place = papers.place("Zhang", "2018", f"ftlearn.{name}")
+    assert title in papers.entries()[int(place.removeprefix("paper-"))][1]
+    assert papers.place("Zhang", "2018", "ftlearn.losses.cross_entropy") is None
+    assert papers.place("Hint", "2015", f"ftlearn.{name}") is None  # not a part of Hinton
 
 
 def test_a_citation_leads_to_its_entry_also_over_two_lines():
     lines = ["The loss of Hinton, Vinyals", "and Dean, 2015, and of Nobody et al., 2015."]
     papers.cited(None, "function", "ftlearn.distill.kd", None, None, lines)
-    place = papers.place("Hinton", "2015")
+    place = papers.place("Hinton", "2015", "ftlearn.distill.kd")
     entry = int(place.removeprefix("paper-"))
     assert "Distilling the knowledge" in papers.entries()[entry][1]
     linked = (

@@ -1,8 +1,8 @@
 """The page of symptoms: its tests and lessons exist, and no known fault is left out."""
 
 import ast
-import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from torch import nn
 from ftlearn.models import replace_head
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "docs" / "_ext"))
 PAGE = (ROOT / "docs" / "symptoms.md").read_text(encoding="utf-8")
 FAULTS = 58  # of other libraries' users, as they were collected
 COMMON = {"memory", "overfit", "stuck"}  # what everybody meets; not of the collection
@@ -71,16 +72,17 @@ def test_the_lines_of_code_are_python(code):
 
 def test_the_questions_of_the_doctor_are_its_own():
     table = PAGE.split("| you see |")[1].split("\n\n")[0]
-    named = set(re.findall(r"`(\w+)`(?=[, |])", table)) - {"detach"}
+    named = set(re.findall(r"`(\w+)`(?=[, |])", table))
     asked = re.findall(
         r'"(\w+)": _\w+|_asked\(case, "(\w+)"', (ROOT / "ftlearn/doctor.py").read_text()
     )
-    assert named and named <= {a or b for a, b in asked}
+    plain = {"runs", "loss"}  # what they find is an error that says itself what is wrong
+    assert named | plain == {a or b for a, b in asked}
 
 
 def test_every_thread_can_be_looked_up():
-    spec = importlib.util.spec_from_file_location("results", ROOT / "docs/_ext/results.py")
-    spec.loader.exec_module(results := importlib.util.module_from_spec(spec))
+    import results
+
     entries = "\n".join(re.findall(r"(?s):::\{div\} evidence\n(.*?)\n:::", PAGE))
     named = {thread[1] for thread in results.THREAD.finditer(entries)}
     assert named == set(results.OWNERS), named ^ set(results.OWNERS)

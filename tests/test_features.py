@@ -288,3 +288,28 @@ def test_a_head_that_would_see_no_change_refuses_a_set_that_changes(head):
     head(Columns(h, y))
     with pytest.raises(ValueError, match="change from epoch to epoch"):
         head(Restless(h, y))
+
+
+FITS = {**HEADS, "guesses": lambda data: pseudo_labels(data, torch.arange(60))}
+
+
+@pytest.mark.parametrize("fit_head", FITS.values(), ids=FITS)
+def test_only_class_numbers_are_learned_and_only_features_read(fit_head, device):
+    data = blobs(device=device)
+    h, y = data.columns
+    last = int(y.max())
+    wrong = [torch.where(y == last, -1, y), y.float(), y[:, None]]
+    for labels in wrong:
+        with pytest.raises(ValueError, match="by class numbers only"):
+            fit_head(data.like(h, labels))
+    images = (h[:, :4].reshape(-1, 1, 2, 2) * 10).to(torch.uint8)
+    for inputs in (images, h[:, 0]):
+        with pytest.raises(ValueError, match="no features: cache features first"):
+            fit_head(data.like(inputs, y))
+    narrow = fit_head(
+        data.like(h, y.to(torch.int32))
+    )  # whole numbers of any width are class numbers
+    said = fit_head(data), narrow
+    if isinstance(narrow, nn.Module):
+        said = [predict(head, data) for head in said]
+    assert torch.equal(*said)

@@ -4,8 +4,11 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+BUDGETS = (1, 5, 20, 100)
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 
@@ -35,6 +38,38 @@ def test_what_is_forgotten_is_what_was_measured():
         cells = [interval(methods.column(rows, name, k)) for k in methods.BUDGETS]
         cells.append(interval(methods.column(rows, name, 5, "letters")))
         assert line == [name, *map(written, cells)]
+    best = [methods.difference(rows, m, "layer decay", k) for m in methods.METHODS for k in BUDGETS]
+    assert all(mean <= half for mean, half in best), "no method beats layer decay"
+
+
+def test_what_is_said_of_a_tenth_of_the_rate_is_what_was_measured():
+    from ftlearn import methods
+
+    stored, slow = methods.stored(), methods.SLOW["full, slow"][1][0]
+    assert round(stored["chosen"]["full"][0] / slow) == 10
+    kept = methods.column(stored["rows"], "full, slow", 5, "letters").mean().item()
+    assert f"keeps {kept:.3f} of the letters".replace("0.", ".") in PAGE
+    behind = lambda other, k: methods.difference(stored["rows"], "full, slow", other, k)
+    assert all(mean < -half for mean, half in [behind("layer decay", k) for k in BUDGETS])
+    means = [behind("full", k)[0] for k in (20, 100)]
+    assert [round(100 * mean) for mean in means] == [-1, -1]
+
+
+def test_a_recipe_makes_the_updates_that_the_page_says():
+    from ftlearn import methods
+    from ftlearn.labels import pretrained
+    from ftlearn.recipes import timeline
+
+    model, made = pretrained("letters"), {}
+    for name, setting in methods.stored()["chosen"].items():
+        recipe = methods.METHODS[name][0](*setting)
+        for labels in BUDGETS:
+            steps = max(1, 10 * labels // methods.BATCH)
+            made[name, labels] = timeline(model, recipe, steps)[2][-1]
+    longer = {key: updates for key, updates in made.items() if updates != methods.UPDATES}
+    assert methods.UPDATES == 120 and "Five recipes, 120 updates each" in PAGE
+    assert longer == {("gradual", 100): 200}
+    assert "*Gradual* made 200 updates at 100 labels per class" in PAGE
 
 
 def test_what_pretraining_is_worth_is_what_was_measured():
@@ -43,6 +78,12 @@ def test_what_pretraining_is_worth_is_what_was_measured():
     cells = summary(stored()["rows"])
     for arm, line in zip(ARMS, lines("labels", "How many labels"), strict=True):
         assert line == [arm, *(written(cells[arm, labels]) for labels in (1, 5, 10, 20))]
+    draws = dict.fromkeys(ARMS, 10) | {"fine-tuned": 20, "SVM on pixels": 100}
+    draws |= {"probe": 100, "probe + unlabelled pool": 100}
+    assert {(arm, n) for (arm, _), (*_, n) in cells.items()} == set(draws.items())
+    assert "\n100 draws for the probes and the SVM, 20 for *fine-tuned*, 10 for the rest." in PAGE
+    random, tuned = [[cells[arm, k][0] for k in (5, 10, 20)] for arm in list(ARMS)[2:4]]
+    assert all(abs(a - b) < 0.01 for a, b in zip(random, tuned, strict=True)), "within a point"
 
 
 def test_the_advice_is_what_was_measured():
@@ -136,11 +177,29 @@ def test_the_picture_has_every_run_and_its_text_says_what_is_seen():
         runs = [chart.runs(rows, arm, stage) for arm in chart.ARMS]
         wanted = [second for arm in runs for p in chart.MARKS for second in arm[p]]
         assert [round(x, 3) for x in marks][: len(wanted)] == wanted
+        low, high = axis.get_xlim()
+        assert low < min(marks) and max(marks) < high, "a mark beyond the edge"
     bare = chart.runs(rows, "bare", "head")
     (own, *others), (mine, *theirs) = [
         [chart.runs(rows, arm, stage) for arm in chart.ARMS] for stage in ("head", "last")
     ]
     for precision in chart.MARKS:
         assert max(own[precision]) < 1.3 * min(bare[precision])
-        assert all(min(o[precision]) > 4.5 * max(own[precision]) for o in others)
+        for o in others:
+            ratios = [second / min(bare[precision]) for second in o[precision]]
+            assert 5 <= min(ratios) and max(ratios) < 11, "five to ten times one forward pass"
         assert all(min(o[precision]) > 1.5 * max(mine[precision]) for o in theirs)
+        whole = {arm: chart.runs(rows, arm, "full")[precision] for arm in chart.ARMS}
+        keras = whole.pop("keras") if precision == "bf16" else []
+        alike = [second for seconds in whole.values() for second in seconds]
+        assert max(alike) < 1.25 * min(alike)
+        assert all(second > max(alike) for second in keras)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/findings.md", "docs/benchmarks.md"])
+def test_the_words_of_the_picture_are_the_same_everywhere(page):
+    import chart
+
+    said = (ROOT / page).read_text(encoding="utf-8")
+    shown = re.findall(r'!\[([^]]+)\]\(seconds\.png|seconds\.png"[^>]* alt="([^"]+)"', said)
+    assert [a or b for a, b in shown] == [chart.ALT]

@@ -556,3 +556,233 @@ def test_imagenet_models_go_the_whole_way(name, stand_in, cached, tmp_path):
     command = [sys.executable, "-c", code, *map(str, files)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert eval(said) == [tuple(p.probabilities.values()) for p in result.predict(files)]
+
+
+# ---------------------------------------------------------------- a run that goes on
+
+
+def tree(folder, names, per_class=20):
+    """A folder of small photos, each of another colour, with these classes."""
+    for c, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for i in range(per_class):
+            noise = np.random.default_rng([c, i]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / name / f"{i:03}.png")
+    return folder
+
+
+HEAD = [Phase("head", updates=2)]
+
+
+def first_to_last(folder):
+    (folder / "china" / "000.png").rename(folder / "china" / "zzz.png")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (first_to_last, "set of images"),
+        (lambda folder: (folder / "china").rename(folder / "zebra"), "list of classes"),
+        (lambda folder: (folder / "china").rename(folder / "chinese"), "list of classes"),
+    ],
+    ids=["a photo renamed", "a class that comes last now", "a class renamed in its place"],
+)
+@pytest.mark.parametrize("memory", [4e9, 0], ids=["in memory", "streamed"])
+def test_a_run_does_not_go_on_with_another_folder(change, words, memory, tmp_path):
+    folder = tree(tmp_path / "photos", ["china", "flower"])
+    size = backbone("letters", None)[1]
+
+    def run():
+        sets = image_folder(folder, size, memory=memory, report=False)
+        finetune(sets, "letters", HEAD, checkpoint=tmp_path / "run", report=False)
+
+    run()
+    run()  # nothing has changed: it goes on
+    before = (tmp_path / "run").read_bytes()
+    change(folder)
+    with pytest.raises(ValueError, match=f"a run with another {words}"):
+        run()
+    assert (tmp_path / "run").read_bytes() == before
+
+
+def test_a_run_goes_on_from_a_folder_that_was_moved(tmp_path):
+    folder = tree(tmp_path / "photos", ["china", "flower"], 6)
+    finetune(folder, "letters", HEAD, checkpoint=tmp_path / "run", report=False)
+    moved = folder.rename(tmp_path / "elsewhere")
+    finetune(moved, "letters", HEAD, checkpoint=tmp_path / "run", report=False)
+
+
+@pytest.mark.parametrize(
+    "words, change",
+    [
+        ("objective", dict(objective=cross_entropy(label_smoothing=0.2))),
+        ("objective", dict(objective=cross_entropy(weight=[1, 1, 1, 2.0]))),
+        ("objective", dict(objective=knowledge_distillation())),
+        ("list of classes", dict(classes=list("dcba"))),
+        ("set of images", dict(data=digits_like().like(16 - digits_like().columns[0], digits_like().columns[1]))),
+        ("set for validation", dict(valid=digits_like(8).like(16 - digits_like(8).columns[0], digits_like(8).columns[1]))),
+        ("set for validation", dict(valid=digits_like(8).like(digits_like(8).columns[0], 3 - digits_like(8).columns[1]))),
+    ],
+)  # fmt: skip
+def test_a_run_does_not_go_on_as_another_one(words, change, tmp_path):
+    settings = dict(
+        data=digits_like(), valid=digits_like(8), classes=list("abcd"), recipe=HEAD,
+        checkpoint=tmp_path / "run", report=False,
+    )  # fmt: skip
+    finetune(backbone=small(), **settings)
+    finetune(backbone=small(), **settings, objective=cross_entropy())
+    with pytest.raises(ValueError, match=f"run belongs to a run with another {words}: repeat"):
+        finetune(backbone=small(), **settings | change)
+
+
+def test_it_says_where_it_goes_on(tmp_path, capsys):
+    def failing(model, *batch):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return cross_entropy()(model, *batch)
+
+    calls, recipe = [], [Phase("head", epochs=3)]
+    settings = dict(recipe=recipe, checkpoint=tmp_path / "run")
+    finetune(digits_like(), small(), objective=failing, **settings)
+    assert "Goes on" not in capsys.readouterr().out
+    finetune(digits_like(), small(), **settings)
+    said = capsys.readouterr().out
+    assert said.count("Goes on from the checkpoint, after update 3 of 9 of this phase.") == 1
+    finetune(digits_like(), small(), **settings, report=False)
+    assert capsys.readouterr().out == ""
+
+
+# ---------------------------------------------------------------- what a card promises
+
+
+def test_the_card_names_the_weights_that_were_taken():
+    from ftlearn.finetuned import _architecture
+
+    names = {
+        ("letters", "IMAGENET1K_V1"): "letters",
+        ("letters", "DEFAULT"): "letters",
+        ("letters", None): None,
+        ("resnet18", "IMAGENET1K_V1"): "IMAGENET1K_V1",
+        ("resnet50", "DEFAULT"): "IMAGENET1K_V2",
+        ("vit_h_14", "IMAGENET1K_V1"): "IMAGENET1K_SWAG_E2E_V1",
+        ("resnet18", "mine.pth"): None,
+    }
+    assert {key: _architecture(*key)["weights"] for key in names} == names
+
+
+def test_letters_are_saved_as_letters(result, tmp_path):
+    card = result.save(tmp_path / "m.safetensors")
+    assert card["architecture"] == {"backbone": "letters", "weights": "letters"}
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("classes", lambda value: value[::-1]),
+        ("preprocess", lambda value: value | {"resize": 32}),
+        ("architecture", lambda value: value | {"weights": None}),
+        ("card_sha256", lambda value: None),
+    ],
+)
+def test_a_card_that_was_changed_is_refused(name, change, result, files, tmp_path, capsys):
+    result.save(tmp_path / "m.safetensors")
+    card = json.loads((tmp_path / "m.json").read_text("utf-8"))
+    (tmp_path / "m.json").write_text(json.dumps(card | {name: change(card[name])}), "utf-8")
+    with pytest.raises(ValueError, match="m.json were changed after saving: get both files again"):
+        FineTuned.load(tmp_path / "m.safetensors")
+    assert main(["predict", str(tmp_path / "m.safetensors"), str(files[0])]) == 2
+    assert "were changed" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the folder first
+
+
+def test_the_folder_is_looked_at_before_weights_are_fetched(tmp_path, monkeypatch, capsys):
+    from ftlearn import backbones
+
+    calls = []
+
+    def no_connection(*address):
+        calls.append(address)
+        raise ValueError("There is no connection.")
+
+    monkeypatch.setattr(backbones, "download", no_connection)
+    with pytest.raises(ValueError, match="no connection"):
+        finetune(tree(tmp_path / "photos", ["a", "b"], 4))
+    assert "8 images" in capsys.readouterr().out and len(calls) == 1
+    with pytest.raises(ValueError, match="too few for 3 parts"):
+        finetune(tree(tmp_path / "few", ["a", "b"], 1), report=False)
+    with pytest.raises(ValueError, match="stage9"):
+        finetune(tmp_path / "photos", recipe=[Phase("stage9")], report=False)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["letters", "squeezenet1_1"])
+def test_looking_first_uses_up_no_random_number(name):
+    from ftlearn.finetuned import _model
+
+    state = torch.get_rng_state()
+    model, preprocess = _model(name, "IMAGENET1K_V1", load=False)
+    assert torch.equal(state, torch.get_rng_state())
+    assert preprocess == backbone(name, None)[1]
+
+
+# ---------------------------------------------------------------- refused in one sentence
+
+
+X, Y = digits_like().columns
+BYTES = torch.zeros(3, 24, 24, dtype=torch.uint8)
+
+
+def run(data=None, **settings):
+    return finetune(
+        digits_like() if data is None else data, small(), HEAD, report=False, **settings
+    )
+
+
+REFUSED = [
+    ("a batch of nothing", ValueError, "batch_size is 0", lambda r: run(batch_size=0)),
+    ("a negative batch", ValueError, "batch_size is -3", lambda r: run(batch_size=-3)),
+    ("a seed in quotes", ValueError, "seed is '5': give a whole number", lambda r: run(seed="5")),
+    ("a negative seed", ValueError, "seed is -1: give a whole number", lambda r: run(seed=-1)),
+    ("a device that is none", ValueError, "There is no device 'gpu' here", lambda r: run(device="gpu")),
+    ("a device that is not here", ValueError, "There is no device 'cuda:99' here", lambda r: run(device="cuda:99")),
+    ("a device before the folder", ValueError, "There is no device 'gpu' here", lambda r: finetune(".", "letters", device="gpu")),
+    ("one name for all", ValueError, "The classes are .*another one for each label", lambda r: run(classes=["a"] * 10)),
+    ("names in one string", ValueError, "The classes are 'abcd'", lambda r: run(classes="abcd")),
+    ("numbers as names", ValueError, "The classes are .*0, 1, 2, 3", lambda r: run(classes=[0, 1, 2, 3])),
+    ("a number of classes", ValueError, "The classes are '4'", lambda r: run(classes=4)),
+    ("a class for validation only", ValueError, "validation set's highest label is 4, but there are 4 class", lambda r: run(valid=Columns(X, Y + 1))),
+    ("images alone", TypeError, r"training set is without labels: give Columns\(images, labels\)", lambda r: run(Columns(X))),
+    ("a pair of tensors", TypeError, "training set is a tuple", lambda r: run((X, Y))),
+    ("nothing to train on", TypeError, "training set is a NoneType", lambda r: finetune(None, small())),
+    ("a pair to validate on", TypeError, "validation set is a tuple", lambda r: run(valid=(X, Y))),
+    ("predicting nothing", TypeError, "An image is a NoneType", lambda r: r.predict(None)),
+    ("channels first as an array", ValueError, r"array of uint8 \(3, 30, 30\)", lambda r: r.predict(np.zeros((3, 30, 30), np.uint8))),
+    ("a batch of greys", ValueError, r"array of uint8 \(5, 30, 30\)", lambda r: r.predict(np.zeros((5, 30, 30), np.uint8))),
+    ("floats from 0 to 1", ValueError, r"torch.float32 of shape \(3, 24, 24\), but this model eats torch.uint8 of shape \(3, 24, 24\)", lambda r: r.predict(BYTES / 255)),
+    ("floats from 0 to 255", ValueError, "A tensor is torch.float32", lambda r: r.predict([BYTES.float()])),
+    ("a tensor of another size", ValueError, r"of shape \(3, 100, 100\)", lambda r: r.predict(BYTES.new_zeros(3, 100, 100))),
+    ("a batch of another size", ValueError, r"of shape \(2, 3, 100, 100\)", lambda r: r.predict(BYTES.new_zeros(2, 3, 100, 100))),
+    ("tensors of two sizes", ValueError, r"of shape \(3, 9, 9\)", lambda r: r.predict([BYTES, BYTES.new_zeros(3, 9, 9)])),
+    ("an empty batch", ValueError, "There are no images to predict", lambda r: r.predict(BYTES.new_zeros(0, 3, 24, 24))),
+    ("mistakes at labels beyond", ValueError, "The set's highest label is 7, but there are 2", lambda r: r.mistakes(Columns(BYTES[None], torch.tensor([7])))),
+    ("mistakes at negative labels", ValueError, "the lowest is -1", lambda r: r.mistakes(Columns(BYTES[None], torch.tensor([-1])))),
+    ("mistakes at one-hot labels", ValueError, r"The set's labels are torch.int64 \(1, 2\)", lambda r: r.mistakes(Columns(BYTES[None], torch.tensor([[1, 0]])))),
+    ("mistakes in a pair", TypeError, "The set is a tuple", lambda r: r.mistakes((BYTES[None], torch.tensor([0])))),
+    ("a score at labels beyond", ValueError, "The set's highest label is 7", lambda r: r.score(Columns(BYTES[None], torch.tensor([7])))),
+    ("a score at one-hot labels", ValueError, r"The set's labels are torch.float32 \(1, 2\)", lambda r: r.score(Columns(BYTES[None], torch.eye(2)[:1]))),
+    ("a score of nothing", TypeError, "The set is a list", lambda r: r.score([])),
+    ("saving into a folder", ValueError, r"'\.' should end in .safetensors", lambda r: r.save(".")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cause, kind, words, act", REFUSED, ids=[row[0] for row in REFUSED])
+def test_it_is_refused_in_one_sentence(cause, kind, words, act, result):
+    reads = result.photos.test.reads
+    with pytest.raises(kind, match=words) as caught:
+        act(result)
+    sentence = str(caught.value)
+    assert sentence.endswith(".") and "\n" not in sentence and len(sentence) < 400
+    assert result.photos.test.reads == reads

@@ -61,6 +61,8 @@ def test_a_file_is_no_folder_and_an_installation_without_lessons_says_so(tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="file is a file: name a folder for the lessons."):
         ftlearn.lessons(tmp_path / "file")
+    with pytest.raises(NotADirectoryError, match="file is a file: name a folder for the lessons."):
+        ftlearn.lessons(tmp_path / "file" / "in" / "it")
     shutil.copytree(ROOT / "ftlearn", tmp_path / "ftlearn", ignore=shutil.ignore_patterns("__*"))
     monkeypatch.setattr(ftlearn, "__file__", str(tmp_path / "ftlearn" / "__init__.py"))
     with pytest.raises(FileNotFoundError, match="install ftlearn again"):

@@ -102,6 +102,9 @@ def test_an_unknown_source_or_place_is_refused_before_any_work(tmp_path):
         pretrain(updates=1, path=tmp_path / "nowhere" / "w.safetensors")
     with pytest.raises(ValueError, match="safetensors file in a folder that exists"):
         pretrain(updates=1, path=tmp_path / "w.pt")
+    for updates in (0, -3, 2.5):
+        with pytest.raises(ValueError, match=f"updates is {updates}: give a whole number of at"):
+            pretrain(updates=updates, path=tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())
 
 

@@ -91,7 +91,16 @@ def test_writing_obeys_the_umask(tmp_path):
     (tmp_path / "plain").write_text("x")
     with writing(tmp_path / "ours") as beside:
         beside.write_text("x")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    save_weights(tmp_path / "net.safetensors", net().state_dict(), {})
+    rights = (tmp_path / "plain").stat().st_mode
+    for name in ("ours", "net.safetensors", "net.json"):
+        assert (tmp_path / name).stat().st_mode == rights
+
+
+def test_writing_nothing_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path / "a"):
+        pass
+    assert listing(tmp_path) == []
 
 
 def test_writing_refuses_a_folder_and_a_missing_one(tmp_path):
@@ -526,6 +535,55 @@ def test_several_at_once_write_one_good_file(server, fetch, tmp_path):
     assert paths == [tmp_path / "net.pth"] * 6 and paths[0].read_bytes() == DATA
 
 
+@pytest.mark.parametrize("length", [True, False])
+def test_several_at_once_and_fast(server, tmp_path, length):
+    server.length = length
+    with ThreadPoolExecutor(6) as pool:
+        for i in range(15):
+            meet, folder = threading.Barrier(6), tmp_path / str(i)
+
+            def call(_, meet=meet, folder=folder):
+                meet.wait()
+                return download(server.url("net.pth"), SHA, folder, progress=False, pause=0)
+
+            paths = list(pool.map(call, range(6)))
+            assert paths == [folder / "net.pth"] * 6 and paths[0].read_bytes() == DATA
+
+
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_what_another_process_takes_away_is_found_under_its_name(
+    server, fetch, tmp_path, monkeypatch, others
+):
+    """Between the question and the answer the partial file goes; the last time for good."""
+    partial, taken = tmp_path / "net.pth.partial", []
+
+    def urlopen(*args, true=ftlearn.weights.urlopen, **options):
+        partial.unlink()
+        taken.append(1)
+        if len(taken) == others:
+            (tmp_path / "net.pth").write_bytes(DATA)
+        return true(*args, **options)
+
+    monkeypatch.setattr(ftlearn.weights, "urlopen", urlopen)
+    assert fetch().read_bytes() == DATA and len(taken) == others
+
+
+def test_the_beginning_of_another_process_is_not_held_against_the_server(
+    server, fetch, tmp_path, monkeypatch
+):
+    """Ours was complete and got its name from another one; a third had begun anew."""
+
+    def attempt(*_, true=ftlearn.weights._attempt):
+        said = true(*_)
+        (tmp_path / "net.pth.partial").rename(tmp_path / "net.pth")
+        (tmp_path / "net.pth.partial").write_bytes(DATA[:10])
+        return said
+
+    monkeypatch.setattr(ftlearn.weights, "_attempt", attempt)
+    assert fetch().read_bytes() == DATA
+    assert listing(tmp_path) == ["net.pth", "net.pth.partial"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk(server, fetch, tmp_path):
     (tmp_path / "net.pth.partial").symlink_to("/dev/full")
@@ -624,7 +682,7 @@ def test_only_addresses_of_files_on_the_web_are_asked(url, tmp_path):
     assert one_sentence(error)
 
 
-@pytest.mark.parametrize("sha256", ["", "abc", None, "z" * 64, SHA + "0"])
+@pytest.mark.parametrize("sha256", ["", "abc", None, "z" * 64, SHA + "0", 12345678])
 def test_a_hash_is_asked_for(fetch, sha256):
     with pytest.raises(WeightsError, match="give at least its first 8 hexadecimal digits"):
         fetch(sha256=sha256)

@@ -351,19 +351,13 @@ def first_slider():
     raise ValueError("nbs/index.ipynb has no slider for the first page of the site")
 
 
-def fill(app, docname, source):
-    """Put the lists where a page asks for them: `<!-- course:lessons -->` and so on."""
-    made = {
-        "lessons": lambda: cards(lessons()),
-        "tools": lambda: cards(tools()),
-        "gallery": gallery,
-        "slider": first_slider,
-        "hours": lambda: str(round(sum(page.minutes for page in lessons()) / 60)),
-    }
-    for name, make in made.items():
-        mark = f"<!-- course:{name} -->"
-        if mark in source[0]:
-            source[0] = source[0].replace(mark, make())
+LISTS = {  # what a page asks for with `<!-- course:lessons -->` and so on
+    "course:lessons": lambda: cards(lessons()),
+    "course:tools": lambda: cards(tools()),
+    "course:gallery": gallery,
+    "course:slider": first_slider,
+    "course:hours": lambda: str(round(sum(page.minutes for page in lessons()) / 60)),
+}
 
 
 def describe(app, name, template, context, doctree):
@@ -386,6 +380,5 @@ def prepare(app, config):
 def setup(app):
     """Run before the first page is read."""
     app.connect("config-inited", prepare)
-    app.connect("source-read", fill)
     app.connect("html-page-context", describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

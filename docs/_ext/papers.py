@@ -18,10 +18,13 @@ def entries():
     return [(year, " ".join(text.split())) for year, text in ENTRY.findall(PAGE.read_text("utf-8"))]
 
 
-def place(surname, year):
-    """The label of an entry; None if the page has no such paper."""
-    found = [i for i, (of, text) in enumerate(entries()) if of == year and surname in text]
-    return f"paper-{found[0]}" if found else None
+def place(surname, year, name):
+    """The label of the entry that names a function, or else of the only one; otherwise None."""
+    author = re.compile(rf"\b{surname}\b")
+    found = [i for i, (of, text) in enumerate(entries()) if of == year and author.search(text)]
+    owner = ".".join(name.split(".")[:3])  # of a method, its class
+    own = [i for i in found if f"`~{owner}`" in entries()[i][1]] or found
+    return f"paper-{own[0]}" if len(own) == 1 else None
 
 
 def labelled(app, docname, source):
@@ -37,7 +40,7 @@ def cited(app, what, name, thing, options, lines):
     """Link "Hinton et al., 2015" in a docstring, also where it is broken over two lines."""
 
     def link(found):
-        label = place(found[1], found[2])
+        label = place(found[1], found[2], name)
         said = " ".join(found[0].replace("(", "\\(").split())
         return f":ref:`{said} <{label}>`" if label else found[0]
 

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import course
+
 ROOT = Path(__file__).resolve().parents[2]
 TEST = re.compile(r"`tests/(test_\w+)\.py::(test_\w+)`")
 THREAD = re.compile(r"(?<![\w/`-])([A-Za-z][\w.-]*)#(\d+)")
@@ -129,6 +131,13 @@ def contributing():
     return _read("CONTRIBUTING.md").replace("](docs/", "](")
 
 
+def comparison(_):
+    """The page of peers, which makes its own tables."""
+    import peers  # here, as benchmarks/ has a file of that name too, and tests import both
+
+    return peers.page()
+
+
 def on_site(page):
     """A page that is also read beside the code, its links as the site's own."""
     return page.replace("](../nbs/", "](lessons/").replace("](../benchmarks/README", "](benchmarks")
@@ -174,20 +183,16 @@ def tests():
     return "\n".join(lines)
 
 
-def fill(app, docname, source):
-    """Put the results where a page asks for them: `<!-- results:benchmarks -->` and so on."""
-    if docname == "peers":
-        import peers
+PLACE = re.compile(r"<!-- (\w+:\w+) -->")
+MADE = {f"results:{make.__name__}": make for make in (benchmarks, changes, contributing, tests)}
+MADE |= course.LISTS
+WHOLE = {"peers": comparison, "findings": on_site, "symptoms": linked}
 
-        source[0] = peers.page()
-    if docname == "findings":
-        source[0] = on_site(source[0])
-    if docname == "symptoms":
-        source[0] = linked(source[0])
-    for make in (benchmarks, changes, contributing, tests):
-        mark = f"<!-- results:{make.__name__} -->"
-        if mark in source[0]:
-            source[0] = source[0].replace(mark, make())
+
+def fill(app, docname, source):
+    """Put what is made where a page asks for it: `<!-- results:benchmarks -->` and so on."""
+    page = WHOLE.get(docname, str)(source[0])
+    source[0] = PLACE.sub(lambda place: MADE[place[1]](), page)
 
 
 def setup(app):

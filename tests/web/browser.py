@@ -27,7 +27,11 @@ FLAGS = [
 def find():
     """Path of the browser: the one that FTLEARN_BROWSER names, else the first on PATH, or None."""
     if named := os.environ.get("FTLEARN_BROWSER"):
-        return shutil.which(named)
+        if not (path := shutil.which(named)):
+            raise ValueError(
+                f"FTLEARN_BROWSER is {named!r}, which is no program: correct or unset it."
+            )
+        return path
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
@@ -57,7 +61,7 @@ def install():
 if __name__ == "__main__":
     if find():
         print(f"browser: {find()}")
-    elif not os.environ.get("FTLEARN_BROWSER") and install():
+    elif install():
         print(f"browser installed: {find()}")
     else:
         print(f"{MISSING}; its tests are skipped until then.")

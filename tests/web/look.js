@@ -27,7 +27,8 @@
     const range = document.createRange();
     range.selectNodeContents(node);
     for (const r of range.getClientRects()) {
-      if (r.right > innerWidth + 1 && r.left < innerWidth && !scrolls(parent)) cut.push(name(parent));
+      const right = r.right > innerWidth + 1 && r.left < innerWidth && !scrolls(parent);
+      if ((r.left < -1 && r.right > 0) || right) cut.push(name(parent));
       const box = clipped(r, parent);
       if (box.right - box.left > 3 && box.bottom - box.top > 3) boxes.push({ ...box, parent });
     }
@@ -44,19 +45,25 @@
     }
   }
 
-  const wide = document.documentElement.clientWidth;
-  const tooWide = document.documentElement.scrollWidth > wide + 1
-    ? [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > wide + 1).slice(0, 3).map(name)
+  // Text in a box that hides what does not fit, or an article that would scroll as a whole. A box
+  // of one pixel is for those who listen.
+  const hides = (e) => e.matches(".bd-article-container") || ["hidden", "clip"].includes(getComputedStyle(e).overflowX);
+  const tooSmall = (e) => e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1;
+  cut.push(...[...document.querySelectorAll("main *")].filter((e) => tooSmall(e) && hides(e) && shown(e)).map(name));
+
+  const { clientWidth: wide, scrollWidth: asked } = document.documentElement;
+  const leaves = (e) => e.getBoundingClientRect().right > wide + 1;
+  const tooWide = asked > wide + 1
+    ? [`${asked} px`, ...[...document.querySelectorAll("body *")].filter(leaves).slice(0, 3).map(name)]
     : [];
   const images = [...document.images];
-  const formulas = [...document.querySelectorAll("math")].filter(shown);
+  const formulas = [...document.querySelectorAll("math")];
   return {
     overlaps: overlaps.slice(0, 5),
     cut: cut.slice(0, 5),
     tooWide,
     silent: images.filter((i) => !i.alt.trim() && i.getAttribute("role") !== "presentation").map((i) => i.src.slice(-60)),
     broken: images.filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src.slice(-60)),
-    formulas: formulas.length,
-    flat: formulas.filter((m) => m.getBoundingClientRect().width < 4 || m.querySelector("merror")).map(name),
+    unread: formulas.filter((m) => /\\[a-z]/i.test(m.textContent)).map(name),
   };
 }

@@ -15,8 +15,6 @@ from answers import ANSWERS, code
 
 pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
 pytest.importorskip("jupyterlab", reason="no JupyterLab: pip install jupyterlab")
-if browser.find() is None:
-    pytest.skip(browser.MISSING, allow_module_level=True)
 
 import lab as driver
 
@@ -29,6 +27,7 @@ FOLDER = "a reader's folder, of any näme"
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """One server and one browser for all tests of a worker."""
+    browser.find() or pytest.skip(browser.MISSING)
     home, root = (tmp_path_factory.mktemp(name) for name in ("home", "root"))
     with driver.laboratory(home, root) as running:
         yield running
