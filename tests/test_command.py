@@ -218,6 +218,7 @@ def test_an_experiment_is_run_by_name_into_its_file(name, monkeypatch):
 
 def test_the_lessons_are_copied_and_the_next_step_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "find_spec", lambda name: name)  # as if JupyterLab were here
     assert main(["lessons"]) == 0 and main(["lessons", "course"]) == 0
     assert (tmp_path / "ftlearn-lessons/index.ipynb").is_file()
     assert (tmp_path / "course/tools/explore.ipynb").is_file()
