@@ -64,6 +64,6 @@
     tooWide,
     silent: images.filter((i) => !i.alt.trim() && i.getAttribute("role") !== "presentation").map((i) => i.src.slice(-60)),
     broken: images.filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src.slice(-60)),
-    unread: formulas.filter((m) => /\\[a-z]/i.test(m.textContent)).map(name),
+    unread: formulas.filter((m) => /\\[a-z]/i.test(m.textContent) || (shown(m) && m.getBoundingClientRect().width < 4)).map(name),
   };
 }
